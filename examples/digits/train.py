@@ -1,0 +1,238 @@
+"""Trains digit classifiers and registers four versions of them in MLflow, as any training script would.
+
+    python train.py --tracking-uri http://127.0.0.1:5000 --model-name digits
+
+Two versions are good and two are broken in ways that no file check finds; README.md says how.
+Knows nothing of Signalbox: plain PyTorch, ONNX and MLflow.
+"""
+
+import argparse
+import logging
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import mlflow
+import numpy as np
+import onnx
+import torch
+from mlflow.models import infer_signature
+from onnx import TensorProto, helper, numpy_helper
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from torch import nn
+
+SEED = 7
+INPUT, OUTPUT = "image", "OUTPUT__0"
+CLASSES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Digits:
+    """Scans as (count, 1, 8, 8) float32 in 0 to 1, labels as (count,) int64."""
+
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    version: str
+    kind: str
+    accuracy: float | None
+    remark: str
+
+    def __str__(self) -> str:
+        measured = "not measured" if self.accuracy is None else f"{self.accuracy:.4f}"
+        return f"version {self.version}  {self.kind:<11}  accuracy {measured:<12}  {self.remark}"
+
+
+class DigitNet(nn.Module):
+    """Two convolutions and a linear head; (batch, 1, 8, 8) float32 to (batch, 10) logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stroke = nn.Conv2d(1, 16, kernel_size=3, padding=1)
+        self.shape = nn.Conv2d(16, 32, kernel_size=3, padding=1)
+        self.head = nn.Linear(32 * 4 * 4, CLASSES)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        features = torch.relu(self.stroke(image))
+        features = torch.max_pool2d(torch.relu(self.shape(features)), 2)
+        logits: torch.Tensor = self.head(features.flatten(1))
+        return logits
+
+
+def load() -> Digits:
+    images, labels = load_digits(return_X_y=True)
+    scaled = (images / 16.0).astype(np.float32).reshape(-1, 1, 8, 8)
+    parts = train_test_split(
+        scaled, labels.astype(np.int64), test_size=0.25, random_state=SEED, stratify=labels
+    )
+    return Digits(train_images=parts[0], train_labels=parts[2], test_images=parts[1], test_labels=parts[3])
+
+
+def train(digits: Digits, epochs: int) -> DigitNet:
+    """The same network and data each time; only the number of epochs tells two versions apart."""
+    torch.manual_seed(SEED)
+    net = DigitNet()
+    images, labels = torch.from_numpy(digits.train_images), torch.from_numpy(digits.train_labels)
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
+    for _ in range(epochs):
+        for batch in torch.randperm(len(images)).split(64):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(net(images[batch]), labels[batch]).backward()
+            optimizer.step()
+    return net.eval()
+
+
+def accuracy(net: DigitNet, digits: Digits) -> float:
+    with torch.inference_mode():
+        guesses = net(torch.from_numpy(digits.test_images)).argmax(1).numpy()
+    return float((guesses == digits.test_labels).mean())
+
+
+def to_torchscript(net: DigitNet) -> torch.jit.ScriptModule:
+    with warnings.catch_warnings():
+        # TorchScript is in maintenance, and still what many teams have in their registry.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return torch.jit.script(net)
+
+
+def to_onnx(net: DigitNet) -> onnx.ModelProto:
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with TemporaryDirectory() as folder, warnings.catch_warnings():
+        # The exporter warns about its own internals.
+        warnings.simplefilter("ignore", FutureWarning)
+        path = Path(folder) / "digits.onnx"
+        torch.onnx.export(
+            net,
+            (torch.zeros(2, 1, 8, 8),),
+            path,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes={"image": {0: torch.export.Dim("batch")}},
+            external_data=False,
+            verbose=False,
+        )
+        return onnx.load(path)
+
+
+def copy_of(model: onnx.ModelProto) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy
+
+
+def with_nine_classes(good: onnx.ModelProto) -> onnx.ModelProto:
+    """The head lost its last row, the declared output did not: [batch, 10] said, [batch, 9] given."""
+    broken = copy_of(good)
+    for weight in broken.graph.initializer:
+        array = numpy_helper.to_array(weight)
+        if array.shape[0] == CLASSES:
+            weight.CopyFrom(numpy_helper.from_array(array[: CLASSES - 1], weight.name))
+    del broken.graph.value_info[:]
+    onnx.checker.check_model(broken)
+    return broken
+
+
+def with_short_gain_table(good: onnx.ModelProto, levels: int = 8) -> onnx.ModelProto:
+    """Adds a correction looked up by brightness; the table ends at half of the brightness scans have.
+
+    Zeros look up row 0 and pass. The brightest pixel of any real digit points beyond the table.
+    """
+    broken = copy_of(good)
+    graph = broken.graph
+    for node in graph.node:
+        node.output[:] = ["logits" if name == OUTPUT else name for name in node.output]
+    graph.initializer.extend(
+        [
+            numpy_helper.from_array(np.zeros((levels, 1), np.float32), "gain_table"),
+            numpy_helper.from_array(np.array(16.0, np.float32), "gain_levels"),
+            numpy_helper.from_array(np.array([1, 2, 3], np.int64), "pixel_axes"),
+        ]
+    )
+    graph.node.extend(
+        [
+            helper.make_node("ReduceMax", [INPUT, "pixel_axes"], ["brightest"], keepdims=0),
+            helper.make_node("Mul", ["brightest", "gain_levels"], ["brightest_level"]),
+            helper.make_node("Cast", ["brightest_level"], ["gain_row"], to=TensorProto.INT64),
+            helper.make_node("Gather", ["gain_table", "gain_row"], ["gain"], axis=0),
+            helper.make_node("Add", ["logits", "gain"], [OUTPUT]),
+        ]
+    )
+    onnx.checker.check_model(broken)
+    return broken
+
+
+def register_torchscript(name: str, net: DigitNet, epochs: int, digits: Digits) -> Registered:
+    example = digits.test_images[:1]
+    reached = accuracy(net, digits)
+    with torch.inference_mode():
+        signature = infer_signature(example, net(torch.from_numpy(example)).numpy())
+    with mlflow.start_run(run_name=f"{name}, epochs: {epochs}"):
+        mlflow.log_params({"epochs": epochs, "seed": SEED, "dataset": "UCI digits"})
+        mlflow.log_metric("accuracy", reached)
+        info = mlflow.pytorch.log_model(
+            to_torchscript(net),
+            name="model",
+            registered_model_name=name,
+            signature=signature,
+            input_example=example,
+            # MLflow's default format refuses a ScriptModule; this one stores it as TorchScript.
+            serialization_format="pickle",
+            pip_requirements=["torch"],
+        )
+    return Registered(str(info.registered_model_version), "torchscript", reached, f"epochs: {epochs}")
+
+
+def register_onnx(
+    name: str, model: onnx.ModelProto, remark: str, reached: float | None, example: np.ndarray | None
+) -> Registered:
+    with mlflow.start_run(run_name=f"{name}, {remark}"):
+        mlflow.log_params({"seed": SEED, "dataset": "UCI digits", "remark": remark})
+        if reached is not None:
+            mlflow.log_metric("accuracy", reached)
+        info = mlflow.onnx.log_model(
+            # MLflow moves the weights out of the model it is given.
+            copy_of(model),
+            name="model",
+            registered_model_name=name,
+            input_example=example,
+            onnx_execution_providers=["CPUExecutionProvider"],
+            pip_requirements=["onnxruntime"],
+        )
+    return Registered(str(info.registered_model_version), "onnx", reached, remark)
+
+
+def register_all(name: str, digits: Digits, few: int, many: int) -> Iterator[Registered]:
+    first, better = train(digits, few), train(digits, many)
+    good, example = to_onnx(better), digits.test_images[:1]
+    yield register_torchscript(name, first, few, digits)
+    yield register_onnx(name, good, f"epochs: {many}", accuracy(better, digits), example)
+    yield register_onnx(name, with_nine_classes(good), "answers nine classes of ten", None, example)
+    # Without an example, whoever tries it out can only try zeros.
+    yield register_onnx(name, with_short_gain_table(good), "raises on real scans", None, None)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train and register the digits example.")
+    parser.add_argument("--tracking-uri", default="http://127.0.0.1:5000", help="MLflow server")
+    parser.add_argument("--model-name", default="digits", help="registered model to add versions to")
+    parser.add_argument("--epochs", type=int, nargs=2, default=(1, 25), metavar=("FEW", "MANY"))
+    arguments = parser.parse_args()
+    # One thread adds up floats in one order, so that every run trains the same weights.
+    torch.set_num_threads(1)
+    mlflow.set_tracking_uri(arguments.tracking_uri)
+    mlflow.set_experiment(arguments.model_name)
+    few, many = arguments.epochs
+    for each in register_all(arguments.model_name, load(), few, many):
+        print(f"{arguments.model_name} {each}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The `signalbox` console script, the supervisor behind `up`, and the demonstration."""

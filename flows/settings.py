@@ -1,0 +1,136 @@
+"""Settings of the command line and the flows; the only reader of the environment on this side.
+
+Also decides which environment the parts are started with: what the user set for Signalbox is
+passed on, ambient addresses of other MLflow and Prefect servers are replaced by ours.
+"""
+
+import os
+import tempfile
+from collections.abc import Mapping
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from dotenv import dotenv_values
+from pydantic import Field, SecretStr, field_validator, model_validator
+
+from serving.store.settings import StoreSettings
+
+_PREFIX = "SIGNALBOX_"
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_LOOPBACK_HOSTS = "localhost,127.0.0.1,::1"
+
+
+class FlowSettings(StoreSettings):
+    """`SIGNALBOX_*` variables of the `signalbox` command and the flows."""
+
+    host: str = Field("127.0.0.1", description="Address the HTTP server binds.")
+    port: int = Field(8080, ge=0, le=65535, description="Port of the HTTP server.")
+    serving_url: str = Field(
+        "http://127.0.0.1:8080", description="Where serving is reached; by default made from host and port."
+    )
+    replica_urls: str = Field(
+        "", description="Comma-separated URLs of further serving replicas, for emergency rollback."
+    )
+    prefect_api_url: str = Field("http://127.0.0.1:4200/api", description="Prefect API that runs the flows.")
+    start_seconds: float = Field(
+        120.0, gt=0, description="Longest time `up` waits for one part to become ready."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _serving_url_from_address(cls, values: dict[str, Any]) -> dict[str, Any]:
+        if not values.get("serving_url") and (values.get("host") or values.get("port")):
+            host = reachable_host(str(values.get("host") or "127.0.0.1"))
+            values["serving_url"] = f"http://{host}:{values.get('port') or 8080}"
+        return values
+
+    @field_validator("serving_url", "prefect_api_url")
+    @classmethod
+    def _without_trailing_slash(cls, url: str) -> str:
+        return url.rstrip("/")
+
+    @property
+    def serving_urls(self) -> list[str]:
+        """Every known serving replica, the one at `serving_url` first."""
+        replicas = (url.strip().rstrip("/") for url in self.replica_urls.split(","))
+        return list(dict.fromkeys([self.serving_url, *(url for url in replicas if url)]))
+
+    @property
+    def bind_host(self) -> str:
+        """What serving is told to bind: as set, else where it is to be reached if that is this machine."""
+        named = url_host(self.serving_url)
+        return named if "host" not in self.model_fields_set and is_loopback(named) else self.host
+
+    @property
+    def bind_port(self) -> int:
+        local = is_loopback(url_host(self.serving_url))
+        return url_port(self.serving_url) if "port" not in self.model_fields_set and local else self.port
+
+
+def url_host(url: str) -> str:
+    return urlsplit(url).hostname or ""
+
+
+def url_port(url: str) -> int:
+    """The port a URL names, or the usual one of its scheme."""
+    parts = urlsplit(url)
+    return parts.port or _DEFAULT_PORTS.get(parts.scheme, 80)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` can only be this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def reachable_host(bound: str) -> str:
+    """How this machine reaches a server bound to `bound`, in the form a URL needs."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bound, bound)
+    return f"[{host}]" if ":" in host else host
+
+
+def part_environment(settings: FlowSettings) -> dict[str, str]:
+    """The whole environment of a started part."""
+    ours = {
+        "SIGNALBOX_HOST": settings.bind_host,
+        "SIGNALBOX_PORT": str(settings.bind_port),
+        "MLFLOW_TRACKING_URI": settings.mlflow_url,
+        "PREFECT_API_URL": settings.prefect_api_url,
+        "PYTHONUNBUFFERED": "1",
+    }
+    return {**os.environ, **_dotenv(), **_as_variables(settings), **_proxy_exemption(), **ours}
+
+
+def runtime_folder() -> Path:
+    """A short folder of this user alone for sockets whose path would otherwise be too long."""
+    return Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / f"signalbox-{os.getuid()}"
+
+
+def _dotenv() -> dict[str, str]:
+    """Our variables of `.env`, for settings that only a started part knows; the environment outranks them."""
+    found: Mapping[str, str | None] = dotenv_values(".env")
+    named = {name.upper(): value for name, value in found.items() if value is not None}
+    taken = {name.upper() for name in os.environ}
+    return {name: value for name, value in named.items() if name.startswith(_PREFIX) and name not in taken}
+
+
+def _as_variables(settings: FlowSettings) -> dict[str, str]:
+    values = {name: getattr(settings, name) for name in FlowSettings.model_fields}
+    plain = {
+        name: value.get_secret_value() if isinstance(value, SecretStr) else value
+        for name, value in values.items()
+    }
+    return {f"{_PREFIX}{name.upper()}": str(value) for name, value in plain.items() if value is not None}
+
+
+def _proxy_exemption() -> dict[str, str]:
+    """Parts talk to one another over loopback, where no proxy may come between."""
+    given = os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or ""
+    exempt = f"{given},{_LOOPBACK_HOSTS}" if given else _LOOPBACK_HOSTS
+    return {"NO_PROXY": exempt, "no_proxy": exempt}

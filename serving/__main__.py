@@ -1,0 +1,75 @@
+"""`python -m serving`: read the settings, run the server, stop it without losing a request."""
+
+import logging
+import sys
+
+import uvicorn
+import uvloop
+from pydantic import ValidationError
+
+from serving.app import Server, running
+from serving.core.errors import SignalboxError
+from serving.settings import ServingSettings
+
+
+def main() -> int:
+    """The process's exit code."""
+    try:
+        settings = ServingSettings()
+        logging.basicConfig(
+            level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s"
+        )
+        logging.getLogger("httpx").setLevel(logging.WARNING)
+        _refuse_open_door(settings)
+        return uvloop.run(_serve(settings))
+    except (SignalboxError, ValidationError) as error:
+        print(f"serving cannot start: {error}", file=sys.stderr)
+        return 1
+
+
+async def _serve(settings: ServingSettings) -> int:
+    async with running(settings) as server:
+        http = DrainingServer(_config(settings, server), server)
+        await http.serve()
+        return 0 if http.started else 1
+
+
+def _config(settings: ServingSettings, server: Server) -> uvicorn.Config:
+    return uvicorn.Config(
+        server.application,
+        host=settings.host,
+        port=settings.port,
+        loop="none",
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=round(settings.drain_seconds),
+    )
+
+
+class DrainingServer(uvicorn.Server):
+    """Reports not-ready as soon as it is told to stop, then finishes what it accepted."""
+
+    def __init__(self, config: uvicorn.Config, server: Server) -> None:
+        super().__init__(config)
+        self._readiness = server.readiness
+
+    async def shutdown(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
+        self._readiness.is_draining = True
+        await super().shutdown(None)
+
+
+def _refuse_open_door(settings: ServingSettings) -> None:
+    """Beyond loopback nothing is served without a key to check."""
+    if not settings.is_loopback and not settings.admin_key_file.exists():
+        raise SignalboxError(
+            f"SIGNALBOX_HOST={settings.host} is reachable by others, but there is no "
+            f"{settings.admin_key_file}; create a key there (mode 0600) or bind to 127.0.0.1"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""The outermost application: every request passes the same door, inference then takes the short way.
+
+Host, key and request id are settled here, and every error becomes its answer here; what is not
+inference goes on to the framework behind.
+"""
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from uuid import uuid4
+
+import orjson
+
+from serving.api.access import Access
+from serving.api.body import ClientGone, Message, Receive
+from serving.api.errors import Failure, failure_of
+from serving.protocol.infer import InferEndpoint
+
+Scope = Mapping[str, object]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[dict[str, object], Receive, Send], Awaitable[None]]
+
+_REQUEST_ID = re.compile(r"[\w.-]{1,128}", re.ASCII)
+_INFER_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
+
+
+class Edge:
+    """ASGI application."""
+
+    def __init__(self, access: Access, infer: InferEndpoint, behind: App) -> None:
+        self._access = access
+        self._infer = infer
+        self._behind = behind
+
+    async def __call__(self, scope: dict[str, object], receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._behind(scope, receive, send)
+            return
+        headers = _headers(scope)
+        request_id = _request_id(headers)
+        try:
+            await self._handle(scope, headers, request_id, receive, send)
+        except ClientGone:
+            return
+        except Exception as error:  # the edge: whatever escaped becomes an answer
+            await respond(send, failure_of(error), request_id)
+
+    async def _handle(
+        self,
+        scope: dict[str, object],
+        headers: Mapping[str, str],
+        request_id: str,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        method, path = str(scope["method"]), str(scope["path"])
+        self._access.check_host(headers.get("host", ""))
+        actor = self._access.check_key(method, path, headers)
+        target = _INFER_PATH.fullmatch(_raw_path(scope))
+        if target is not None and method == "POST":
+            await self._infer(target.group(1), target.group(2), headers, request_id, receive, send)
+            return
+        scope["state"] = {"actor": actor, "request_id": request_id}
+        await self._behind(scope, receive, _naming(send, request_id))
+
+
+async def respond(send: Send, failure: Failure, request_id: str) -> None:
+    """Send an error's answer."""
+    body = orjson.dumps({"error": failure.message})
+    headers = {
+        "content-type": "application/json",
+        "content-length": str(len(body)),
+        "x-request-id": request_id,
+        **{name.lower(): value for name, value in failure.headers.items()},
+    }
+    encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": failure.status, "headers": encoded})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _naming(send: Send, request_id: str) -> Send:
+    async def send_named(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", []), (b"x-request-id", request_id.encode())]
+        await send(message)
+
+    return send_named
+
+
+def _headers(scope: Mapping[str, object]) -> dict[str, str]:
+    raw = scope["headers"]
+    assert isinstance(raw, list)
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in raw}
+
+
+def _raw_path(scope: Mapping[str, object]) -> str:
+    """The path before unquoting, so that a quoted slash stays inside its model's name."""
+    raw = scope.get("raw_path")
+    return raw.decode("latin-1").partition("?")[0] if isinstance(raw, bytes) else str(scope["path"])
+
+
+def _request_id(headers: Mapping[str, str]) -> str:
+    given = headers.get("x-request-id", "")
+    return given if _REQUEST_ID.fullmatch(given) else uuid4().hex

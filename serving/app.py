@@ -1,0 +1,206 @@
+"""Wiring of the serving process: one straight line from settings to an application, so it is long.
+
+Nothing here decides anything. What is opened is closed in reverse by one exit stack.
+"""
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+
+from serving.api.access import Access, KeyFile
+from serving.api.audit import audit_routes
+from serving.api.edge import Edge
+from serving.api.errors import failure_of
+from serving.api.health import health_routes
+from serving.api.models import ModelDetails, model_routes
+from serving.api.rollback import rollback_routes
+from serving.api.webhook import Signature, secret_in, webhook_routes
+from serving.candidate import Preparation
+from serving.core.clock import Clock, SystemClock
+from serving.core.errors import StoreUnavailable, StoreUnusable
+from serving.followed import FollowedModel, Visibility
+from serving.follower import Follower
+from serving.health import Health
+from serving.inference import Inference
+from serving.ledger import Ledger
+from serving.library import Library
+from serving.overrides import Overrides
+from serving.protocol.endpoints import protocol_routes
+from serving.protocol.infer import InferEndpoint
+from serving.readiness import Readiness
+from serving.restoration import restore
+from serving.rollback import Rollbacks
+from serving.routes import Routes
+from serving.settings import ServingSettings
+from serving.store.artifacts import ArtifactCache
+from serving.store.database import check, open_engine, upgrade
+from serving.store.guard import Guard
+from serving.store.journal import Journal
+from serving.store.leases import Leases
+from serving.store.overrides import OverrideFile
+from serving.store.record import Record
+from serving.store.registry import Registry, connect
+from serving.store.trail import Trail
+from serving.telemetry.metrics import Metrics
+from serving.write_back import WriteBack
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running server: its application, and the switch that makes it not ready before it stops."""
+
+    application: Edge
+    readiness: Readiness
+
+
+def cpu_count() -> int:
+    """CPUs this process may use, which in a container are fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@asynccontextmanager
+async def running(settings: ServingSettings, clock: Clock | None = None) -> AsyncIterator[Server]:
+    """Everything a server needs, started; stopped again on exit.
+
+    Raises `StoreUnusable` when local files or the store must not be used as they are.
+    """
+    clock = clock or SystemClock()
+    async with AsyncExitStack() as stack:
+        settings.serving_home.mkdir(parents=True, exist_ok=True)
+        with suppress(StoreUnavailable):  # inference does not need the store; see `Ledger`
+            await asyncio.to_thread(_prepare_store, settings.database_url)
+        engine = open_engine(settings.database_url)
+        stack.callback(engine.dispose)
+        client = connect(settings)
+        stack.callback(client.close)
+        registry = Registry(client, settings.serves, settings.env)
+        journal = Journal(settings.serving_home / "journal.jsonl")
+        ledger = Ledger(engine, Trail(engine, journal, clock), clock)
+        stack.callback(ledger.close)
+        overrides = Overrides(OverrideFile(settings.serving_home / "overrides.json"), ledger, clock)
+        cache = ArtifactCache(settings.cache_folder, client, registry, settings.cache_mb << 20)
+        threads = settings.threads or cpu_count()
+        preparation = Preparation(
+            registry, cache, engine, clock, threads=threads, require_validation=settings.require_validation
+        )
+        library = Library(
+            preparation,
+            cache,
+            ledger,
+            cache_folder=settings.cache_folder,
+            candidate_timeout_seconds=settings.candidate_timeout_seconds,
+            drain_seconds=settings.drain_seconds,
+        )
+        stack.push_async_callback(library.close)
+        metrics, routes = Metrics(), Routes()
+        models: dict[str, FollowedModel] = {}
+        record = Record(settings.serving_home / "served.json")
+        visibility = Visibility(models, record, routes, settings.cache_folder)
+        guard = Guard(registry, engine, Leases(engine, clock))
+        holder = f"serving:{socket.gethostname()}:{settings.port}:{os.getpid()}"
+        write_back = WriteBack(guard, overrides, library, visibility, ledger, holder, clock)
+        stack.push_async_callback(write_back.close)
+        follower = Follower(
+            settings,
+            models,
+            registry,
+            library,
+            visibility,
+            overrides,
+            ledger,
+            metrics,
+            clock,
+            write_back.consider,
+        )
+        stack.push_async_callback(follower.close)
+        rollbacks = Rollbacks(settings, models, library, visibility, overrides, ledger, metrics, clock)
+        inference = Inference(routes, models, rollbacks.judge, metrics, clock)
+        health = Health(models, follower, inference, ledger, clock, settings.probe_seconds)
+        readiness = Readiness(models, follower)
+        await restore(await asyncio.to_thread(record.read), models, library, overrides, visibility)
+        await _background(stack, follower.run(), health.run())
+
+        framework = _framework(metrics)
+        for router in (
+            protocol_routes(routes, models, readiness),
+            health_routes(health),
+            model_routes(ModelDetails(models, follower, registry, health, ledger, clock), models),
+            rollback_routes(rollbacks, models, overrides),
+            audit_routes(ledger),
+            webhook_routes(Signature(secret_in(settings.webhook_secret_file), clock), follower.wake),
+        ):
+            framework.include_router(router)
+        endpoint = InferEndpoint(
+            inference,
+            health.status_of,
+            max_body_bytes=settings.max_body_mb << 20,
+            timeout_seconds=settings.request_timeout_seconds,
+        )
+        access = Access(
+            KeyFile(settings.admin_key_file).digest,
+            is_loopback=settings.is_loopback,
+            require_infer_key=settings.require_infer_key,
+            hosts=settings.allowed_hosts,
+        )
+        yield Server(Edge(access, endpoint, framework), readiness)
+
+
+def _prepare_store(url: str) -> None:
+    """Bring the store to this version's schema; refuses one that is newer or damaged."""
+    engine = open_engine(url)
+    try:
+        check(engine)
+    except StoreUnusable:
+        upgrade(url)
+        check(engine)
+    finally:
+        engine.dispose()
+
+
+async def _background(stack: AsyncExitStack, *loops: Awaitable[None]) -> None:
+    async def stop(task: asyncio.Task[None]) -> None:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+    for loop in loops:
+        stack.push_async_callback(stop, asyncio.ensure_future(loop))
+
+
+def _framework(metrics: Metrics) -> FastAPI:
+    """The framework for everything but inference, answering errors in our one form."""
+    framework = FastAPI(title="Signalbox serving", redoc_url=None)
+
+    async def on_http(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        sentence = {404: "no such endpoint; see /docs", 405: "method not allowed here; see /docs"}
+        message = sentence.get(error.status_code, str(error.detail))
+        return JSONResponse({"error": message}, error.status_code, headers=dict(error.headers or {}))
+
+    async def on_invalid(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        return JSONResponse({"error": f"{where}: {first['msg']}"}, 400)
+
+    async def on_other(_: Request, error: Exception) -> Response:
+        failure = failure_of(error)
+        return JSONResponse({"error": failure.message}, failure.status, headers=dict(failure.headers))
+
+    framework.add_exception_handler(HTTPException, on_http)
+    framework.add_exception_handler(RequestValidationError, on_invalid)
+    framework.add_exception_handler(Exception, on_other)
+
+    @framework.get("/metrics", include_in_schema=False)
+    async def exposition() -> Response:
+        return Response(metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    return framework

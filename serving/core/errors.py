@@ -1,0 +1,93 @@
+"""Every error this project raises on purpose. None of them knows HTTP; one table at the edge does.
+
+    SignalboxError
+    ├── InvalidRequest        the caller's fault; `tensor` names the culprit where there is one
+    ├── BodyTooLarge          a request body beyond `limit_bytes`
+    ├── NotServed             the model, version or alias asked for; `exists` lists what there is
+    ├── AccessRefused         no key, or a key that may not do this
+    ├── Overloaded            the server cannot take this now; retry after `retry_after_seconds`
+    ├── DeadlineExceeded      the request's own time ran out
+    ├── ModelFailed           a version raised or broke its output spec, and nothing could stand in
+    ├── ArtifactRefused       a version cannot be served; `next_step` says what would help
+    ├── ChangeRefused         an intended change that must not or cannot happen now
+    ├── RegistryUnavailable   MLflow did not give a usable answer
+    └── StoreUnavailable      the state store did not give a usable answer
+        └── StoreUnusable     it must not be used as it is; `next_step` says how to repair it
+"""
+
+from collections.abc import Sequence
+
+
+class SignalboxError(Exception):
+    """Root of the tree."""
+
+
+class InvalidRequest(SignalboxError):
+    def __init__(self, problem: str, *, tensor: str | None = None) -> None:
+        self.problem = problem
+        self.tensor = tensor
+        super().__init__(f"tensor '{tensor}': {problem}" if tensor is not None else problem)
+
+
+class BodyTooLarge(SignalboxError):
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        super().__init__(f"the body is larger than the limit of {limit_bytes} bytes")
+
+
+class NotServed(SignalboxError):
+    def __init__(self, problem: str, *, exists: Sequence[str] = ()) -> None:
+        self.problem = problem
+        self.exists = tuple(exists)
+        known = f"; available: {', '.join(self.exists)}" if self.exists else "; nothing is available yet"
+        super().__init__(problem + known)
+
+
+class AccessRefused(SignalboxError):
+    def __init__(self, problem: str, *, identified: bool) -> None:
+        self.identified = identified
+        super().__init__(problem)
+
+
+class Overloaded(SignalboxError):
+    def __init__(self, problem: str, *, retry_after_seconds: float) -> None:
+        self.retry_after_seconds = retry_after_seconds
+        super().__init__(problem)
+
+
+class DeadlineExceeded(SignalboxError):
+    pass
+
+
+class ModelFailed(SignalboxError):
+    def __init__(self, problem: str, *, model: str, version: str) -> None:
+        self.model = model
+        self.version = version
+        super().__init__(problem)
+
+
+class ArtifactRefused(SignalboxError):
+    def __init__(self, problem: str, *, next_step: str) -> None:
+        self.problem = problem
+        self.next_step = next_step
+        super().__init__(f"{problem}; {next_step}")
+
+
+class ChangeRefused(SignalboxError):
+    def __init__(self, problem: str, *, holder: str | None = None) -> None:
+        self.holder = holder
+        super().__init__(problem)
+
+
+class RegistryUnavailable(SignalboxError):
+    pass
+
+
+class StoreUnavailable(SignalboxError):
+    pass
+
+
+class StoreUnusable(StoreUnavailable):
+    def __init__(self, problem: str, *, next_step: str) -> None:
+        self.next_step = next_step
+        super().__init__(f"{problem}; {next_step}")

@@ -1,0 +1,145 @@
+"""What the follower knows about one model: wanted, served, refused, watched.
+
+Confined to the event loop's thread. `lock` is held while a change becomes durable and visible,
+never while something loads.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from serving.core.model import Alias, VersionRef
+from serving.pool import LoadedVersion, VersionKey
+from serving.reconcile import Refusal
+from serving.routes import ModelRoutes, Routes
+from serving.store.record import ModelRecord, Record, ServedVersion, WatchRecord
+from serving.store.registry import RegisteredModel
+from serving.watch import AnswerWindow, Watch
+
+_MAX_CHAMPIONS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Preparing:
+    """The one change under way."""
+
+    alias: str
+    key: VersionKey
+
+
+@dataclass(slots=True)
+class FollowedModel:
+    name: str
+    registered: RegisteredModel | None = None
+    served: dict[str, LoadedVersion] = field(default_factory=dict)
+    previous: LoadedVersion | None = None
+    champions: list[ServedVersion] = field(default_factory=list)
+    refusals: dict[str, Refusal] = field(default_factory=dict)
+    reported: dict[str, str] = field(default_factory=dict)
+    watch: Watch | None = None
+    window: AnswerWindow = field(default_factory=AnswerWindow)
+    orphaned_since: datetime | None = None
+    recorded_champion: str | None = None
+    is_rolling_back: bool = False
+    alerted_for: VersionKey | None = None
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    task: asyncio.Task[None] | None = None
+    preparing: Preparing | None = None
+
+    @property
+    def champion(self) -> LoadedVersion | None:
+        return self.served.get(Alias.CHAMPION)
+
+    @property
+    def previous_record(self) -> ServedVersion | None:
+        """The last version that held `champion` before the present one and did not fail."""
+        return self.champions[-2] if len(self.champions) > 1 else None
+
+    def served_keys(self) -> dict[str, VersionKey]:
+        return {alias: version.key for alias, version in self.served.items()}
+
+    def in_use(self) -> list[LoadedVersion]:
+        """Versions that must stay in memory."""
+        return [*self.served.values(), *([self.previous] if self.previous is not None else [])]
+
+    def routes(self) -> ModelRoutes:
+        return ModelRoutes(by_alias=dict(self.served), previous=self.previous)
+
+    def prepare(self, alias: str, key: VersionKey) -> None:
+        self.preparing = Preparing(alias, key)
+
+    def key_of(self, version: str) -> VersionKey:
+        """The key of a version of the model as it is registered, or was when it was last served."""
+        if self.registered is not None:
+            created_ms = self.registered.created_ms
+        else:
+            created_ms = next((served.created_ms for served in reversed(self.champions)), 0)
+        return VersionKey(VersionRef(self.name, version), created_ms)
+
+    def crown(self, version: ServedVersion) -> None:
+        """Note that `version` holds the champion alias now."""
+        kept = [earlier for earlier in self.champions if not _is_same(earlier, version)]
+        self.champions = [*kept, version][-_MAX_CHAMPIONS:]
+
+    def dethrone(self, ref: VersionRef) -> None:
+        """Forget a version that failed: it never becomes `previous`."""
+        self.champions = [earlier for earlier in self.champions if earlier.version != ref.version]
+
+    def record(self, cache_folder: Path) -> ModelRecord:
+        watch = self.watch
+        return ModelRecord(
+            aliases={alias: as_served(version, cache_folder) for alias, version in self.served.items()},
+            champions=tuple(self.champions),
+            watch=WatchRecord(watch.version, watch.previous, watch.by_hand, watch.until) if watch else None,
+            orphaned_since=self.orphaned_since,
+        )
+
+
+class Visibility:
+    """Makes a change of any model durable, then visible; in that order, one at a time."""
+
+    def __init__(
+        self, models: Mapping[str, FollowedModel], record: Record, routes: Routes, cache_folder: Path
+    ) -> None:
+        self._models = models
+        self._record = record
+        self._routes = routes
+        self._cache_folder = cache_folder
+        self._writing = asyncio.Lock()
+
+    async def publish(self, model: FollowedModel) -> None:
+        """Call with the model's lock held."""
+        async with self._writing:
+            records = {m.name: m.record(self._cache_folder) for m in self._models.values() if m.served}
+            await asyncio.to_thread(self._record.write, records)
+        self._routes.publish(model.name, model.routes())
+
+    def show(self, model: FollowedModel) -> None:
+        """Publish what the record already holds."""
+        self._routes.publish(model.name, model.routes())
+
+
+def as_served(version: LoadedVersion, cache_folder: Path) -> ServedVersion:
+    """What the durable record keeps of a loaded version."""
+    provenance = version.provenance
+    return ServedVersion(
+        version=version.ref.version,
+        created_ms=version.key.created_ms,
+        source=provenance.source,
+        digest=provenance.digest,
+        folder=str(provenance.folder.relative_to(cache_folder)),
+    )
+
+
+def key_of(model: str, served: ServedVersion) -> VersionKey:
+    return VersionKey(VersionRef(model, served.version), served.created_ms)
+
+
+def find_served(version: str, records: Iterable[ServedVersion]) -> ServedVersion | None:
+    return next((served for served in records if served.version == version), None)
+
+
+def _is_same(one: ServedVersion, other: ServedVersion) -> bool:
+    return (one.version, one.created_ms) == (other.version, other.created_ms)

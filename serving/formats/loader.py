@@ -1,0 +1,65 @@
+"""The port every format's adapter fills, and the table that finds the adapter.
+
+Called by the pool, the flows and the self-test. An adapter's library is imported when the first
+model of its format is loaded, never earlier. Every failed load is an ArtifactRefused.
+"""
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Protocol, cast
+
+from serving.core.datatypes import Array
+from serving.core.errors import ArtifactRefused
+from serving.core.model import Format, TensorSpec
+from serving.formats.artifact import Artifact
+
+
+class LoadedModel(Protocol):
+    """A model in memory. `predict` may be called from several threads at once, never after `close`.
+
+    `predict` takes arrays that fit `inputs`, changes none of them, and raises whatever the
+    model raises. `outputs` is empty where only an answer can tell what they are.
+    """
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]: ...
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]: ...
+
+    @property
+    def platform(self) -> str:
+        """The Open Inference Protocol's platform name, `<project>_<format>`."""
+        ...
+
+    def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]: ...
+
+    def close(self) -> None:
+        """Let go of the model's memory; may take a while, so not on a request's path."""
+        ...
+
+
+class Adapter(Protocol):
+    """What an adapter module offers."""
+
+    def load(self, artifact: Artifact, threads: int) -> LoadedModel: ...
+
+
+_ADAPTERS = {
+    Format.ONNX: "serving.formats.onnx_runtime",
+    Format.TORCHSCRIPT: "serving.formats.torch_script",
+}
+
+
+def load(artifact: Artifact, threads: int) -> LoadedModel:
+    """Load with at most `threads` threads per inference. Raises ArtifactRefused."""
+    if artifact.format not in _ADAPTERS:
+        problem = f"{artifact.format} models are not yet supported"
+        raise ArtifactRefused(problem, next_step="export the model to ONNX")
+    try:
+        adapter = cast(Adapter, import_module(_ADAPTERS[artifact.format]))
+    except ImportError as error:
+        step = "install the project with its own dependencies"
+        problem = f"the library for {artifact.format} models is missing ({error.name})"
+        raise ArtifactRefused(problem, next_step=step) from error
+    return adapter.load(artifact, threads)

@@ -1,0 +1,202 @@
+"""The use case of an inference request: route, run, check, stand in, account. Every transport calls this.
+
+A version is chosen once. What it raises, or answers outside its output spec, is its failure: the
+fallback answers the same input within the same deadline, and the failure counts against the version.
+"""
+
+import asyncio
+import logging
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from serving.core.clock import Clock
+from serving.core.errors import DeadlineExceeded, InvalidRequest, ModelFailed
+from serving.core.model import Alias, TensorSpec, Variant
+from serving.followed import FollowedModel
+from serving.formats.selftest import output_problem
+from serving.pool import LoadedVersion
+from serving.protocol.tensors import first_non_finite
+from serving.routes import Route, Routes
+from serving.telemetry.metrics import Metrics
+from serving.watch import Evidence
+
+log = logging.getLogger(__name__)
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Outputs, and who gave them. `alias` is the one the request was routed by, if any."""
+
+    outputs: dict[str, np.ndarray]
+    version: LoadedVersion
+    variant: Variant
+    alias: str | None
+
+
+class Inference:
+    """Confined to the event loop's thread; models run on threads of their own."""
+
+    def __init__(
+        self,
+        routes: Routes,
+        models: Mapping[str, FollowedModel],
+        on_failing: Callable[[FollowedModel, Evidence], None],
+        metrics: Metrics,
+        clock: Clock,
+    ) -> None:
+        self._routes = routes
+        self._models = models
+        self._on_failing = on_failing
+        self._metrics = metrics
+        self._clock = clock
+
+    def route(self, model: str, address: str | None) -> Route:
+        return self._routes.find(model, address)
+
+    async def infer(
+        self,
+        route: Route,
+        read: Callable[[tuple[TensorSpec, ...]], Arrays],
+        *,
+        deadline: float,
+        request_id: str,
+        finite: bool,
+    ) -> Answer:
+        """Answer one request.
+
+        `read` turns the request into arrays that fit a version's input specs, or raises `InvalidRequest`.
+        `deadline` is a moment of the monotonic clock. With `finite`, an answer that holds NaN or infinity
+        is not given: it is the version's failure where the fallback's answer is finite, else the input's.
+        """
+        inputs = read(route.version.model.inputs)
+        started = self._clock.monotonic()
+        status = "failed"
+        answered = Answer({}, route.version, route.variant, route.alias)
+        try:
+            answered = await self._answer(route, inputs, read, deadline, request_id, finite)
+            status = "ok"
+            return answered
+        except InvalidRequest:
+            status = "invalid"
+            raise
+        except DeadlineExceeded:
+            status = "timeout"
+            raise
+        finally:
+            seconds = self._clock.monotonic() - started
+            self._metrics.answered(answered.version.ref, answered.variant, status, seconds)
+
+    async def _answer(
+        self,
+        route: Route,
+        inputs: Arrays,
+        read: Callable[[tuple[TensorSpec, ...]], Arrays],
+        deadline: float,
+        request_id: str,
+        finite: bool,
+    ) -> Answer:
+        try:
+            outputs = await self._run(route.version, inputs, deadline)
+        except ModelFailed as failure:
+            _report(failure, route.version, inputs, request_id)
+            return await self._stand_in(route, failure, read, deadline, request_id)
+        culprit = first_non_finite(outputs) if finite else None
+        if culprit is not None:
+            return await self._second_opinion(route, culprit, read, deadline, request_id)
+        self._count(route, failed=False)
+        return Answer(outputs, route.version, route.variant, route.alias)
+
+    async def _stand_in(
+        self,
+        route: Route,
+        failure: ModelFailed,
+        read: Callable[[tuple[TensorSpec, ...]], Arrays],
+        deadline: float,
+        request_id: str,
+    ) -> Answer:
+        """The fallback's answer. An input on which both fail counts against neither."""
+        if route.fallback is None:
+            self._count(route, failed=True)
+            raise failure
+        answer = await self._fallback_answer(route, route.fallback, read, deadline, request_id)
+        if answer is None:
+            raise failure
+        self._count(route, failed=True)
+        return answer
+
+    async def _second_opinion(
+        self,
+        route: Route,
+        culprit: str,
+        read: Callable[[tuple[TensorSpec, ...]], Arrays],
+        deadline: float,
+        request_id: str,
+    ) -> Answer:
+        """Whose fault a non-finite output is: the version's only if the fallback's answer is finite."""
+        if route.fallback is not None:
+            answer = await self._fallback_answer(route, route.fallback, read, deadline, request_id)
+            if answer is not None and first_non_finite(answer.outputs) is None:
+                self._count(route, failed=True)
+                return answer
+        self._count(route, failed=False)
+        raise InvalidRequest(f"output '{culprit}' is not finite for this input, which JSON cannot carry")
+
+    async def _fallback_answer(
+        self,
+        route: Route,
+        fallback: LoadedVersion,
+        read: Callable[[tuple[TensorSpec, ...]], Arrays],
+        deadline: float,
+        request_id: str,
+    ) -> Answer | None:
+        try:
+            inputs = read(fallback.model.inputs)
+            outputs = await self._run(fallback, inputs, deadline)
+        except InvalidRequest:
+            return None
+        except ModelFailed as failure:
+            _report(failure, fallback, {}, request_id)
+            return None
+        return Answer(outputs, fallback, Variant.FALLBACK, route.alias)
+
+    async def _run(self, version: LoadedVersion, inputs: Arrays, deadline: float) -> dict[str, np.ndarray]:
+        try:
+            async with asyncio.timeout(deadline - self._clock.monotonic()):
+                outputs = await version.run(inputs)
+        except TimeoutError:
+            raise DeadlineExceeded(f"version {version.ref} did not answer before the deadline") from None
+        if (problem := output_problem(version.model.outputs, outputs)) is not None:
+            raise ModelFailed(problem, model=version.ref.model, version=version.ref.version)
+        return outputs
+
+    def _count(self, route: Route, *, failed: bool) -> None:
+        """Account an answer to the champion it was routed to; other routes are nobody's evidence."""
+        if route.variant is not Variant.CHAMPION:
+            return
+        followed = self._models.get(route.version.ref.model)
+        if followed is None or followed.served.get(Alias.CHAMPION) is not route.version:
+            return
+        now = self._clock.monotonic()
+        followed.window.add(now, failed=failed)
+        if failed and (evidence := followed.window.evidence(now)).is_failing:
+            self._on_failing(followed, evidence)
+
+
+def _report(failure: ModelFailed, version: LoadedVersion, inputs: Arrays, request_id: str) -> None:
+    """Log what an answer must not show: the error's class, where it arose, and what went in."""
+    cause = failure.__cause__
+    shapes = {name: f"{array.dtype}{list(array.shape)}" for name, array in inputs.items()}
+    frames = "".join(traceback.format_exception(cause)) if cause is not None else ""
+    log.error(
+        "inference_failed request_id=%s version=%s error=%s inputs=%s\n%s",
+        request_id,
+        version.ref,
+        failure,
+        shapes,
+        frames,
+    )

@@ -1,0 +1,65 @@
+"""The sentences serving puts into the outbox: one function per fact worth telling people."""
+
+from serving.core.model import VersionRef
+from serving.store.outbox import Notice, Severity
+
+
+def version_refused(ref: VersionRef, alias: str, reason: str, answering: VersionRef | None) -> Notice:
+    stays = f"version {answering.version} keeps answering" if answering else "nothing answers in its place"
+    return Notice(
+        kind="version_refused",
+        severity=Severity.WARNING if answering else Severity.CRITICAL,
+        title=f"Version {ref.version} of {ref.model} was refused as {alias}; {stays}",
+        model=ref.model,
+        version=ref.version,
+        facts={"alias": alias, "reason": reason, "answering": answering.version if answering else None},
+        dedup_key=f"version_refused:{ref}:{alias}",
+    )
+
+
+def champion_orphaned(model: str, minutes: float) -> Notice:
+    return Notice(
+        kind="champion_orphaned",
+        severity=Severity.WARNING,
+        title=f"{model} lost its champion alias; it keeps answering for {minutes:g} minutes",
+        model=model,
+        version=None,
+        facts={"minutes": minutes},
+        dedup_key=f"champion_orphaned:{model}",
+    )
+
+
+def moved_by_hand(model: str, from_version: str | None, to_version: str) -> Notice:
+    return Notice(
+        kind="out_of_band",
+        severity=Severity.INFO,
+        title=f"champion of {model} was moved by hand from {from_version or 'nothing'} to {to_version}",
+        model=model,
+        version=to_version,
+        facts={"from": from_version, "to": to_version},
+        dedup_key=f"out_of_band:{model}:{from_version}:{to_version}",
+    )
+
+
+def rolled_back(ref: VersionRef, to_version: str, strategy: str, actor: str, reason: str) -> Notice:
+    return Notice(
+        kind="rolled_back",
+        severity=Severity.CRITICAL,
+        title=f"{ref.model} was rolled back from version {ref.version} to {to_version}: {reason}",
+        model=ref.model,
+        version=ref.version,
+        facts={"from": ref.version, "to": to_version, "strategy": strategy, "actor": actor, "reason": reason},
+        dedup_key=f"rolled_back:{ref}:{to_version}",
+    )
+
+
+def champion_failing(ref: VersionRef, evidence: str, remedy: str) -> Notice:
+    return Notice(
+        kind="champion_failing",
+        severity=Severity.CRITICAL,
+        title=f"Champion {ref.version} of {ref.model} is failing ({evidence}); {remedy}",
+        model=ref.model,
+        version=ref.version,
+        facts={"evidence": evidence},
+        dedup_key=f"champion_failing:{ref}",
+    )

@@ -1,0 +1,44 @@
+"""Whether this server should get traffic, and if not, what it waits for."""
+
+from collections.abc import Mapping
+
+from serving.core.model import Alias
+from serving.followed import FollowedModel
+from serving.follower import Follower
+
+
+class Readiness:
+    """Not ready before the first state is known, ready after, not ready while draining.
+
+    Once ready, a background load or an outage of the registry never takes it back.
+    """
+
+    def __init__(self, models: Mapping[str, FollowedModel], follower: Follower) -> None:
+        self._models = models
+        self._follower = follower
+        self._was_ready = False
+        self.is_draining = False
+
+    def waiting_for(self) -> list[str]:
+        """What is missing, in words; empty when ready."""
+        if self.is_draining:
+            return ["the server is shutting down"]
+        if self._was_ready:
+            return []
+        missing = self._missing()
+        self._was_ready = not missing
+        return missing
+
+    def _missing(self) -> list[str]:
+        if self._follower.registry_read_at is None:
+            if any(model.served for model in self._models.values()):
+                return []
+            return [f"the registry: {self._follower.registry_problem}"]
+        return [
+            f"champion of {model.name} to load"
+            for model in self._models.values()
+            if self._is_wanted(model) and model.champion is None and Alias.CHAMPION not in model.refusals
+        ]
+
+    def _is_wanted(self, model: FollowedModel) -> bool:
+        return model.registered is not None and Alias.CHAMPION in model.registered.aliases

@@ -1,0 +1,65 @@
+"""Coming back after a restart: the versions of the local record, from the local cache, without MLflow."""
+
+import logging
+from collections.abc import Iterable
+
+from serving.core.errors import SignalboxError
+from serving.core.model import Alias
+from serving.followed import FollowedModel, Visibility, find_served
+from serving.library import Library
+from serving.overrides import Overrides
+from serving.pool import LoadedVersion
+from serving.store.record import ModelRecord, ServedVersion
+from serving.watch import Watch
+
+log = logging.getLogger(__name__)
+
+
+async def restore(
+    records: dict[str, ModelRecord],
+    models: dict[str, FollowedModel],
+    library: Library,
+    overrides: Overrides,
+    visibility: Visibility,
+) -> None:
+    """Serve what the record names. A version that cannot be restored is left to the reconcile loop."""
+    for name, record in records.items():
+        model = models.setdefault(name, FollowedModel(name))
+        model.champions = list(record.champions)
+        model.orphaned_since = record.orphaned_since
+        known = [*record.champions, *record.aliases.values()]
+        for alias, served in record.aliases.items():
+            version = overrides.instead_of(name, alias, served.version)
+            if (loaded := await _reload(name, version, known, library)) is not None:
+                model.served[alias] = loaded
+        _forget_failed(model, record)
+        if model.previous_record is not None:
+            model.previous = await _reload(name, model.previous_record.version, known, library)
+        _resume_watch(model, record)
+        visibility.show(model)
+
+
+def _forget_failed(model: FollowedModel, record: ModelRecord) -> None:
+    """A crash between an override and its swap leaves the failed version in the record's place of honour."""
+    recorded, champion = record.aliases.get(Alias.CHAMPION), model.champion
+    if recorded is not None and champion is not None and champion.ref.version != recorded.version:
+        model.champions = [served for served in model.champions if served.version != recorded.version]
+
+
+def _resume_watch(model: FollowedModel, record: ModelRecord) -> None:
+    watch, champion = record.watch, model.champion
+    if watch is not None and champion is not None and champion.ref.version == watch.version:
+        model.watch = Watch(watch.version, watch.previous, watch.by_hand, watch.until)
+
+
+async def _reload(
+    model: str, version: str | None, known: Iterable[ServedVersion], library: Library
+) -> LoadedVersion | None:
+    served = find_served(version, known) if version is not None else None
+    if served is None:
+        return None
+    try:
+        return await library.reload(model, served)
+    except SignalboxError as error:
+        log.warning("not_restored model=%s version=%s reason=%s", model, version, error)
+        return None

@@ -1,0 +1,222 @@
+"""The way back, taken by this server at once: override, swap, and the registry told afterwards.
+
+Order: the override is durable before traffic moves; traffic moves before the registry is asked.
+`serving.write_back` then makes the guarded registry write, with retries.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from uuid import uuid4
+
+from serving.core.clock import Clock
+from serving.core.errors import ChangeRefused, NotServed, SignalboxError
+from serving.core.model import Alias
+from serving.followed import FollowedModel, Visibility, as_served, find_served
+from serving.formats.selftest import Verdict, self_test
+from serving.ledger import Ledger
+from serving.library import Library
+from serving.notices import champion_failing, rolled_back
+from serving.overrides import Overrides
+from serving.pool import LoadedVersion
+from serving.settings import ServingSettings
+from serving.store.overrides import Override
+from serving.telemetry.metrics import Metrics
+from serving.watch import AnswerWindow, Evidence
+
+log = logging.getLogger(__name__)
+
+WATCH_ACTOR = "serving:watch"
+
+
+class Strategy(StrEnum):
+    INSTANT = "instant"
+    EMERGENCY = "emergency"
+
+
+@dataclass(frozen=True, slots=True)
+class Rollback:
+    """One way back that this server took."""
+
+    id: str
+    model: str
+    from_version: str
+    to_version: str
+    strategy: Strategy
+    actor: str
+    reason: str
+    at: datetime
+
+
+class Rollbacks:
+    """Takes a model back to an earlier version. Confined to the event loop's thread."""
+
+    def __init__(
+        self,
+        settings: ServingSettings,
+        models: Mapping[str, FollowedModel],
+        library: Library,
+        visibility: Visibility,
+        overrides: Overrides,
+        ledger: Ledger,
+        metrics: Metrics,
+        clock: Clock,
+    ) -> None:
+        self._settings = settings
+        self._models = models
+        self._library = library
+        self._visibility = visibility
+        self._overrides = overrides
+        self._ledger = ledger
+        self._metrics = metrics
+        self._clock = clock
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.taken: dict[str, Rollback] = {}
+
+    async def take(
+        self, model: str, strategy: Strategy, *, version: str | None, actor: str, reason: str
+    ) -> Rollback:
+        """Answer with `version`, by default the last good one, from now on.
+
+        Raises:
+            NotServed: the model is not served, or `version` is not one this server can answer with.
+            ChangeRefused: there is no earlier version, or the target answers already or is not healthy.
+        """
+        followed = self._models.get(model)
+        if followed is None or followed.champion is None:
+            raise NotServed(f"model '{model}' has no champion to roll back", exists=sorted(self._models))
+        target = await self._target(followed, version)
+        await self._check(target)
+        async with followed.lock:
+            champion = followed.champion
+            if champion is None or champion.ref == target.ref:
+                raise ChangeRefused(f"version {target.ref.version} of '{model}' answers already")
+            rollback = Rollback(
+                uuid4().hex,
+                model,
+                champion.ref.version,
+                target.ref.version,
+                strategy,
+                actor,
+                reason,
+                self._clock.now(),
+            )
+            await self._apply(followed, rollback, target)
+        self._library.sweep(followed)
+        return rollback
+
+    def judge(self, followed: FollowedModel, evidence: Evidence) -> None:
+        """React to a champion whose answers fail; called from the request path, so it only schedules."""
+        champion = followed.champion
+        if champion is None or followed.is_rolling_back:
+            return
+        watch = followed.watch
+        if followed.previous is None:
+            self._alert(followed, champion, evidence, "there is no earlier version to answer in its place")
+        elif watch is None or not watch.covers(champion.ref.version, self._clock.now()):
+            self._alert(followed, champion, evidence, "it is no longer watched; roll it back by hand")
+        elif watch.by_hand and not self._settings.rollback_by_hand:
+            self._alert(followed, champion, evidence, "it was set by hand and policy leaves it in place")
+        else:
+            followed.is_rolling_back = True
+            task = asyncio.create_task(self._roll_back_watched(followed, evidence))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _alert(
+        self, followed: FollowedModel, champion: LoadedVersion, evidence: Evidence, remedy: str
+    ) -> None:
+        if followed.alerted_for != champion.key:
+            followed.alerted_for = champion.key
+            self._ledger.notify(champion_failing(champion.ref, str(evidence), remedy))
+
+    async def _roll_back_watched(self, followed: FollowedModel, evidence: Evidence) -> None:
+        try:
+            await self.take(
+                followed.name, Strategy.INSTANT, version=None, actor=WATCH_ACTOR, reason=str(evidence)
+            )
+        except SignalboxError as error:
+            log.exception("watched_rollback_failed model=%s", followed.name)
+            if followed.champion is not None:
+                self._alert(followed, followed.champion, evidence, f"rollback was not possible: {error}")
+        finally:
+            followed.is_rolling_back = False
+
+    async def _target(self, followed: FollowedModel, version: str | None) -> LoadedVersion:
+        if version is None:
+            if followed.previous is not None:
+                return followed.previous
+            if followed.previous_record is None:
+                raise ChangeRefused(
+                    f"'{followed.name}' has no earlier healthy version; name one with \"version\""
+                )
+            return await self._library.reload(followed.name, followed.previous_record)
+        routes = followed.routes()
+        loaded = routes.by_version(version) or (
+            followed.previous if _is(followed.previous, version) else None
+        )
+        if loaded is not None:
+            return loaded
+        served = find_served(version, followed.champions)
+        if served is not None:
+            return await self._library.reload(followed.name, served)
+        if followed.registered is None:
+            known = sorted(
+                {served.version for served in followed.champions} | set(routes.versions()), key=int
+            )
+            raise NotServed(f"version {version} of '{followed.name}' is not known here", exists=known)
+        return await self._library.load(followed.key_of(version))
+
+    async def _check(self, target: LoadedVersion) -> None:
+        """The target must still pass its self-test: never go back to a version that is broken itself."""
+        tested = await asyncio.to_thread(self_test, target.model, target.artifact)
+        if tested.verdict is Verdict.FAILED:
+            raise ChangeRefused(f"version {target.ref.version} fails its own self-test: {tested.reason}")
+
+    async def _apply(self, followed: FollowedModel, rollback: Rollback, target: LoadedVersion) -> None:
+        named = followed.registered.aliases.get(Alias.CHAMPION) if followed.registered else None
+        override = Override(
+            id=rollback.id,
+            model=rollback.model,
+            role=Alias.CHAMPION,
+            not_version=named or rollback.from_version,
+            answer_with=rollback.to_version,
+            actor=rollback.actor,
+            reason=rollback.reason,
+            laid_at=rollback.at,
+        )
+        await self._overrides.lay(override)
+        failed = followed.champion
+        followed.served[Alias.CHAMPION] = target
+        if failed is not None:
+            followed.dethrone(failed.ref)
+        followed.crown(as_served(target, self._settings.cache_folder))
+        followed.window, followed.watch, followed.previous = AnswerWindow(), None, None
+        await self._visibility.publish(followed)
+        self.taken[rollback.id] = rollback
+        self._metrics.rollbacks.labels(rollback.model, rollback.strategy).inc()
+        self._tell(rollback)
+
+    def _tell(self, rollback: Rollback) -> None:
+        ref = self._models[rollback.model].key_of(rollback.from_version).ref
+        log.warning("rolled_back from=%s to=%s reason=%s", ref, rollback.to_version, rollback.reason)
+        self._ledger.audit(
+            "roll_back",
+            actor=rollback.actor,
+            model=rollback.model,
+            version=rollback.to_version,
+            rollback_id=rollback.id,
+            from_version=rollback.from_version,
+            strategy=str(rollback.strategy),
+            reason=rollback.reason,
+        )
+        self._ledger.notify(
+            rolled_back(ref, rollback.to_version, rollback.strategy, rollback.actor, rollback.reason)
+        )
+
+
+def _is(loaded: LoadedVersion | None, version: str) -> bool:
+    return loaded is not None and loaded.ref.version == version

@@ -1,0 +1,60 @@
+"""Settings of the serving process; the only reader of the environment on this side."""
+
+from functools import cached_property
+from ipaddress import ip_address
+from pathlib import Path
+
+from pydantic import Field
+
+from serving.store.settings import StoreSettings
+
+
+class ServingSettings(StoreSettings):
+    """`SIGNALBOX_*` variables of `python -m serving`."""
+
+    host: str = Field("127.0.0.1", description="Address the HTTP server binds.")
+    port: int = Field(8080, ge=0, le=65535, description="Port of the HTTP server.")
+    poll_seconds: float = Field(1.0, gt=0, description="How often the registry is polled.")
+    watch_seconds: float = Field(300.0, ge=0, description="How long a new champion is watched.")
+    orphan_minutes: float = Field(
+        10.0, ge=0, description="How long a model whose champion alias was deleted keeps answering."
+    )
+    require_validation: bool = Field(
+        False, description="Follow an alias only to versions whose validation tag says passed."
+    )
+    rollback_by_hand: bool = Field(
+        True, description="Whether a failing champion that somebody set by hand is rolled back too."
+    )
+    require_infer_key: bool = Field(False, description="Demand a key for inference on loopback too.")
+    allowed_hosts: str = Field(
+        "", description="Comma-separated Host header values accepted on loopback beside localhost."
+    )
+    request_timeout_seconds: float = Field(30.0, gt=0, description="Deadline of a request that names none.")
+    candidate_timeout_seconds: float = Field(
+        120.0, gt=0, description="Longest time a candidate may take to load and pass its self-test."
+    )
+    drain_seconds: float = Field(30.0, ge=0, description="Longest wait for requests in flight at shutdown.")
+    probe_seconds: float = Field(5.0, gt=0, description="How often each served model is probed.")
+    max_body_mb: int = Field(64, gt=0, description="Largest request body.")
+    cache_mb: int = Field(20480, gt=0, description="Size limit of the local artifact cache.")
+    threads: int = Field(0, ge=0, description="Threads per model session; 0 means the CPUs available.")
+    log_level: str = Field("info", description="Log level of the serving process.")
+
+    @cached_property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the server."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def serving_home(self) -> Path:
+        """Folder of what this process alone owns: its record, overrides and journal."""
+        return self.home / "serving"
+
+    @property
+    def cache_folder(self) -> Path:
+        return self.home / "cache"

@@ -1,0 +1,141 @@
+"""The guarded alias write: lease, intent, write, read back, outcome.
+
+MLflow's alias write has no compare-and-set, no history and no actor; this gives it all three.
+Serving uses it after a rollback, the flows for every promotion.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sqlalchemy import Engine
+
+from serving.core.errors import ChangeRefused, NotServed, RegistryUnavailable
+from serving.store import changes
+from serving.store.changes import ChangeIntent, Outcome
+from serving.store.leases import Held, Lease, Leases, Lost
+from serving.store.registry import Registry
+
+log = logging.getLogger(__name__)
+
+NEEDED_LEASE_SECONDS = 10.0
+
+
+class Verdict(StrEnum):
+    APPLIED = "applied"
+    ALREADY = "already"
+    SUPERSEDED = "superseded"
+    LEASE_LOST = "lease_lost"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """How a guarded write ended. `seen` is the version the registry named last."""
+
+    verdict: Verdict
+    seen: str | None
+    reason: str
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether another try would be pointless: it is done, or somebody chose otherwise."""
+        return self.verdict in (Verdict.APPLIED, Verdict.ALREADY, Verdict.SUPERSEDED)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """Alias `alias` of `model` shall name `to_version` (None: nothing). See `Guard.move` for `only_from`."""
+
+    model: str
+    alias: str
+    to_version: str | None
+    actor: str
+    reason: str
+    only_from: frozenset[str | None] | None = None
+
+
+class Guard:
+    """Makes intended alias changes, one holder at a time per model."""
+
+    def __init__(self, registry: Registry, engine: Engine, leases: Leases) -> None:
+        self._registry = registry
+        self._engine = engine
+        self._leases = leases
+
+    @contextmanager
+    def holding(self, model: str, holder: str, *, preempt: bool = False) -> Iterator[Lease]:
+        """The model's lease. Raises `ChangeRefused` naming who holds it; `preempt` takes it from anybody."""
+        resource = f"model:{model}"
+        if preempt:
+            lease = self._leases.preempt(resource, holder)
+        else:
+            got = self._leases.acquire(resource, holder)
+            if isinstance(got, Held):
+                raise ChangeRefused(f"'{model}' is being changed by {got.holder}", holder=got.holder)
+            lease = got
+        try:
+            yield lease
+        finally:
+            self._leases.release(lease)
+
+    def move(self, wish: Wish, lease: Lease) -> Move:
+        """Write the alias once. With `only_from`, do so only while the registry names one of those versions.
+
+        Raises `StoreUnavailable` before anything was written. A registry that fails is a verdict:
+        FAILED when nothing changed, UNKNOWN when that cannot be told; the intent then stays open
+        and the next guarded write of this alias settles it by reading.
+        """
+        if self._leases.seconds_left(lease) < NEEDED_LEASE_SECONDS:
+            renewed = self._leases.renew(lease)
+            if isinstance(renewed, Lost):
+                return Move(Verdict.LEASE_LOST, None, "somebody took over the lease")
+            lease = renewed
+        try:
+            seen = self._registry.alias(wish.model, wish.alias)
+        except (RegistryUnavailable, NotServed) as error:
+            return Move(Verdict.FAILED, None, str(error))
+        self._settle_open(wish, seen)
+        if seen == wish.to_version:
+            return Move(Verdict.ALREADY, seen, "the registry names it already")
+        if wish.only_from is not None and seen not in wish.only_from:
+            return Move(Verdict.SUPERSEDED, seen, f"the registry names {seen or 'nothing'} by now")
+        return self._write(wish, seen, lease)
+
+    def _write(self, wish: Wish, seen: str | None, lease: Lease) -> Move:
+        intent = ChangeIntent(
+            wish.model, wish.alias, seen, wish.to_version, lease.epoch, wish.actor, wish.reason
+        )
+        change_id = changes.intend(self._engine, intent, lease)
+        problem = self._attempt(wish)
+        try:
+            now_named = self._registry.alias(wish.model, wish.alias)
+        except (RegistryUnavailable, NotServed) as error:
+            return Move(Verdict.UNKNOWN, None, f"could not read back: {error}")
+        if now_named == wish.to_version:
+            changes.settle(self._engine, change_id, Outcome.APPLIED, "read back")
+            return Move(Verdict.APPLIED, now_named, wish.reason)
+        outcome = Outcome.FAILED if now_named == seen else Outcome.SUPERSEDED
+        evidence = problem or f"the registry names {now_named or 'nothing'} after the write"
+        changes.settle(self._engine, change_id, outcome, evidence)
+        return Move(Verdict(outcome.value), now_named, evidence)
+
+    def _attempt(self, wish: Wish) -> str | None:
+        try:
+            if wish.to_version is None:
+                self._registry.delete_alias(wish.model, wish.alias)
+            else:
+                self._registry.set_alias(wish.model, wish.alias, wish.to_version)
+        except (RegistryUnavailable, NotServed) as error:
+            return str(error)
+        return None
+
+    def _settle_open(self, wish: Wish, seen: str | None) -> None:
+        """Give intents that a dead process left open the outcome the registry shows."""
+        for intent in changes.open_intents(self._engine, wish.model, wish.alias):
+            outcome = Outcome.APPLIED if seen == intent.to_version else Outcome.FAILED
+            log.warning("intent_settled_late id=%d outcome=%s", intent.id, outcome)
+            changes.settle(self._engine, intent.id, outcome, f"found open; the registry names {seen}")

@@ -1,0 +1,1 @@
+"""Ordered migrations of the state store; `serving.store.database.upgrade` runs them."""

@@ -1,0 +1,136 @@
+"""The tables of the state store, as every query names them.
+
+Types are ones that SQLite and PostgreSQL share: numbers, text, and times as ISO-8601 UTC text. The
+migrations create these tables; a test holds both descriptions equal.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+# A name of our own: MLflow and Prefect keep an `alembic_version` in databases they may share with us.
+VERSION_TABLE = "signalbox_version"
+REVISIONS = ("0001",)
+"""Every schema revision this release knows, oldest first; the last is the one it works with."""
+
+metadata = MetaData()
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("seq", BigInteger, nullable=False, autoincrement=False),
+    Column("entry_id", String(64), nullable=False),
+    Column("at", String(32), nullable=False),
+    Column("action", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("model", Text),
+    Column("version", Text),
+    Column("text", Text, nullable=False),
+    Column("prev_hash", String(64), nullable=False),
+    Column("hash", String(64), nullable=False),
+    PrimaryKeyConstraint("seq", name="pk_audit"),
+    UniqueConstraint("entry_id", name="uq_audit_entry_id"),
+    Index("ix_audit_model", "model", "seq"),
+)
+
+audit_head = Table(
+    "audit_head",
+    metadata,
+    Column("id", Integer, nullable=False, autoincrement=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("hash", String(64), nullable=False),
+    PrimaryKeyConstraint("id", name="pk_audit_head"),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("resource", String(512), nullable=False),
+    Column("holder", Text, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("beat", BigInteger, nullable=False),
+    Column("since", String(32), nullable=False),
+    PrimaryKeyConstraint("resource", name="pk_leases"),
+)
+
+alias_changes = Table(
+    "alias_changes",
+    metadata,
+    Column("id", Integer, nullable=False, autoincrement=True),
+    Column("model", String(512), nullable=False),
+    Column("alias", String(512), nullable=False),
+    Column("from_version", Text),
+    Column("to_version", Text),
+    Column("epoch", BigInteger),
+    Column("actor", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("at", String(32), nullable=False),
+    Column("outcome", String(16)),
+    Column("evidence", Text),
+    Column("settled_at", String(32)),
+    Column("follows_id", Integer),
+    PrimaryKeyConstraint("id", name="pk_alias_changes"),
+    UniqueConstraint("model", "alias", "follows_id", name="uq_alias_changes_follows"),
+    sqlite_autoincrement=True,
+)
+
+overrides = Table(
+    "overrides",
+    metadata,
+    Column("model", String(512), nullable=False),
+    Column("role", String(64), nullable=False),
+    Column("id", String(64), nullable=False),
+    Column("not_version", Text, nullable=False),
+    Column("answer_with", Text),
+    Column("actor", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("laid_at", String(32), nullable=False),
+    Column("ended_at", String(32)),
+    Column("ended_why", Text),
+    PrimaryKeyConstraint("model", "role", name="pk_overrides"),
+)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("id", Integer, nullable=False, autoincrement=True),
+    Column("kind", Text, nullable=False),
+    Column("severity", String(16), nullable=False),
+    Column("title", Text, nullable=False),
+    Column("model", Text),
+    Column("version", Text),
+    Column("facts", Text, nullable=False),
+    Column("dedup_key", String(1024), nullable=False),
+    # Equal to the key while undelivered and null after, which makes "one undelivered per key"
+    # a plain unique constraint.
+    Column("undelivered_key", String(1024)),
+    Column("created_at", String(32), nullable=False),
+    Column("next_try_at", String(32), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("last_error", Text),
+    Column("delivered_at", String(32)),
+    Column("receipt", Text),
+    PrimaryKeyConstraint("id", name="pk_outbox"),
+    UniqueConstraint("undelivered_key", name="uq_outbox_undelivered_key"),
+    sqlite_autoincrement=True,
+)
+
+digests = Table(
+    "digests",
+    metadata,
+    Column("model", String(512), nullable=False),
+    Column("version", String(64), nullable=False),
+    Column("source", String(1024), nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("recorded_at", String(32), nullable=False),
+    PrimaryKeyConstraint("model", "version", "source", name="pk_digests"),
+)

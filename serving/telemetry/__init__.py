@@ -1,0 +1,1 @@
+"""What the serving process reports about itself."""

@@ -1,0 +1,68 @@
+"""The numbers on `/metrics`, created once in the wiring and passed to whoever counts."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import generate_latest
+
+from serving.core.model import VersionRef
+
+_SECONDS_BUCKETS = (
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    30.0,
+)
+
+
+class Metrics:
+    """Counters of one serving process. Thread-safe."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "signalbox_inference_requests",
+            "Inference requests by outcome.",
+            ("model", "version", "variant", "status"),
+            registry=self.registry,
+        )
+        self._seconds = Histogram(
+            "signalbox_inference_duration_seconds",
+            "Time from routed to answered.",
+            ("model", "version"),
+            buckets=_SECONDS_BUCKETS,
+            registry=self.registry,
+        )
+        self.swaps = Counter(
+            "signalbox_swaps", "Versions swapped in, by alias.", ("model", "alias"), registry=self.registry
+        )
+        self.refusals = Counter(
+            "signalbox_refused_versions",
+            "Wanted versions that were refused.",
+            ("model",),
+            registry=self.registry,
+        )
+        self.rollbacks = Counter(
+            "signalbox_rollbacks", "Rollbacks taken here.", ("model", "strategy"), registry=self.registry
+        )
+        self.registry_stale = Gauge(
+            "signalbox_registry_stale", "1 while the registry cannot be read.", registry=self.registry
+        )
+
+    def answered(self, ref: VersionRef, variant: str, status: str, seconds: float) -> None:
+        """Account one request to the version that answered it, or failed to."""
+        self._requests.labels(ref.model, ref.version, variant, status).inc()
+        self._seconds.labels(ref.model, ref.version).observe(seconds)
+
+    def exposition(self) -> bytes:
+        """The Prometheus text format."""
+        return generate_latest(self.registry)

@@ -1,0 +1,179 @@
+"""What serving tells the registry and the store about aliases it did not move there itself.
+
+After a rollback: `champion`, by a guarded write. After every change: `previous`, likewise. A move
+made by hand: one out-of-band record. Level-triggered: looked at after each turn, repeated until done.
+"""
+
+import asyncio
+import logging
+from dataclasses import replace
+
+from sqlalchemy import Engine
+
+from serving.core.clock import Clock
+from serving.core.errors import SignalboxError, StoreUnavailable
+from serving.core.model import Alias
+from serving.followed import FollowedModel, Visibility
+from serving.ledger import Ledger
+from serving.library import Library
+from serving.notices import moved_by_hand
+from serving.overrides import Overrides
+from serving.store import changes
+from serving.store.guard import Guard, Move, Wish
+
+log = logging.getLogger(__name__)
+
+_FIRST_RETRY_SECONDS = 1.0
+_LONGEST_RETRY_SECONDS = 30.0
+
+
+class WriteBack:
+    """One task per model at most; failures back off. Confined to the event loop's thread."""
+
+    def __init__(
+        self,
+        guard: Guard,
+        overrides: Overrides,
+        library: Library,
+        visibility: Visibility,
+        ledger: Ledger,
+        holder: str,
+        clock: Clock,
+    ) -> None:
+        self._guard = guard
+        self._overrides = overrides
+        self._library = library
+        self._visibility = visibility
+        self._ledger = ledger
+        self._holder = holder
+        self._clock = clock
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._not_before: dict[str, float] = {}
+        self._failures: dict[str, int] = {}
+
+    def consider(self, model: FollowedModel) -> None:
+        """Start what is due for a model whose registry state was just read."""
+        task = self._tasks.get(model.name)
+        if task is not None and not task.done():
+            return
+        if self._clock.monotonic() < self._not_before.get(model.name, 0.0):
+            return
+        if self._is_due(model):
+            self._tasks[model.name] = asyncio.create_task(self._tend(model))
+
+    async def close(self) -> None:
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    def _is_due(self, model: FollowedModel) -> bool:
+        return (
+            self._must_record(model)
+            or bool(self._champion_wishes(model))
+            or self._previous_wish(model) is not None
+            or self._must_warm_previous(model)
+        )
+
+    async def _tend(self, model: FollowedModel) -> None:
+        try:
+            if self._must_record(model):
+                await self._record_hand(model)
+            for wish in self._champion_wishes(model):
+                await self._write(wish, preempt=True)
+            if self._must_warm_previous(model):
+                await self._warm_previous(model)
+            if (previous := self._previous_wish(model)) is not None:
+                await self._write(previous, preempt=False)
+            self._failures.pop(model.name, None)
+        except SignalboxError as error:
+            self._back_off(model.name, error)
+        except Exception as error:  # a task edge: the next turn tries again
+            log.exception("write_back_failed model=%s", model.name)
+            self._back_off(model.name, error)
+
+    def _back_off(self, model: str, error: Exception) -> None:
+        failures = self._failures.get(model, 0) + 1
+        self._failures[model] = failures
+        wait_seconds = min(_FIRST_RETRY_SECONDS * 2 ** (failures - 1), _LONGEST_RETRY_SECONDS)
+        self._not_before[model] = self._clock.monotonic() + wait_seconds
+        log.warning("write_back_waits model=%s seconds=%.0f reason=%s", model, wait_seconds, error)
+
+    def _must_record(self, model: FollowedModel) -> bool:
+        named = model.registered.aliases.get(Alias.CHAMPION) if model.registered else None
+        return named is not None and named != model.recorded_champion
+
+    async def _record_hand(self, model: FollowedModel) -> None:
+        named = model.registered.aliases.get(Alias.CHAMPION) if model.registered else None
+        if named is None:
+            return
+        by_hand = await self._ledger.call(lambda engine: _recorded_by_hand(engine, model.name, named))
+        model.recorded_champion = named
+        if model.watch is not None and model.watch.version == named:
+            model.watch = replace(model.watch, by_hand=by_hand)
+
+    def _champion_wishes(self, model: FollowedModel) -> list[Wish]:
+        """Overrides laid here that the registry does not know of yet."""
+        aliases = model.registered.aliases if model.registered else {}
+        return [
+            Wish(model.name, o.role, o.answer_with, o.actor, o.reason, frozenset({o.not_version}))
+            for o in self._overrides.own(model.name)
+            if aliases.get(o.role) == o.not_version
+        ]
+
+    def _previous_wish(self, model: FollowedModel) -> Wish | None:
+        """The registry's copy of `previous` where it differs from our record and the champion is settled."""
+        champion = model.champion
+        aliases = model.registered.aliases if model.registered else {}
+        if champion is None or aliases.get(Alias.CHAMPION) != champion.ref.version:
+            return None
+        named = aliases.get(Alias.PREVIOUS)
+        record = model.previous_record
+        ours = record.version if record is not None else None
+        if named == ours or (ours is None and named != champion.ref.version):
+            return None
+        reason = f"the last good champion before {champion.ref.version}"
+        return Wish(model.name, Alias.PREVIOUS, ours, self._holder, reason)
+
+    def _must_warm_previous(self, model: FollowedModel) -> bool:
+        return model.previous is None and model.previous_record is not None
+
+    async def _warm_previous(self, model: FollowedModel) -> None:
+        record = model.previous_record
+        if record is None:
+            return
+        loaded = await self._library.reload(model.name, record)
+        async with model.lock:
+            if model.previous is None and model.previous_record == record:
+                model.previous = loaded
+                self._visibility.show(model)
+        self._library.sweep(model)
+
+    async def _write(self, wish: Wish, *, preempt: bool) -> None:
+        def guarded() -> Move:
+            with self._guard.holding(wish.model, self._holder, preempt=preempt) as lease:
+                return self._guard.move(wish, lease)
+
+        move = await asyncio.to_thread(guarded)
+        log.info(
+            "alias_written model=%s alias=%s to=%s verdict=%s",
+            wish.model,
+            wish.alias,
+            wish.to_version,
+            move.verdict,
+        )
+        if not move.is_settled:
+            raise StoreUnavailable(f"alias {wish.alias} not written: {move.reason}")
+
+
+def _recorded_by_hand(engine: Engine, model: str, named: str) -> bool:
+    """Record a champion nobody announced; whether it was moved by hand."""
+    latest = changes.latest(engine, model, Alias.CHAMPION)
+    if latest is not None and latest.to_version == named:
+        return latest.out_of_band
+    if any(intent.to_version == named for intent in changes.open_intents(engine, model, Alias.CHAMPION)):
+        return False
+    from_version = latest.to_version if latest else None
+    follows_id = latest.id if latest else 0
+    notice = moved_by_hand(model, from_version, named)
+    changes.record_out_of_band(engine, model, Alias.CHAMPION, from_version, named, follows_id, notice)
+    return True
