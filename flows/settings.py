@@ -34,8 +34,23 @@ class FlowSettings(StoreSettings):
         "", description="Comma-separated URLs of further serving replicas, for emergency rollback."
     )
     prefect_api_url: str = Field("http://127.0.0.1:4200/api", description="Prefect API that runs the flows.")
+    min_functional_accuracy: float = Field(
+        0.8, ge=0, le=1, description="Accuracy on its declared set below which a model's health is a warning."
+    )
     start_seconds: float = Field(
         120.0, gt=0, description="Longest time `up` waits for one part to become ready."
+    )
+    slack_bot_token: SecretStr | None = Field(
+        None, description="Bot token (xoxb-) of a Slack app that may `chat:write`; posts to the channel."
+    )
+    slack_channel: str = Field("", description="Slack channel for notices: its ID, or its name.")
+    slack_webhook_url: SecretStr | None = Field(
+        None, description="Incoming webhook of Slack, used where there is no bot token."
+    )
+    slack_api_url: str = Field("https://slack.com/api/", description="Slack's Web API.")
+    drift_rows: int = Field(1000, gt=0, description="How many of the newest rows a drift check looks at.")
+    drift_minimum_rows: int = Field(
+        100, gt=1, description="Fewest rows on each side of a drift check; below it there is no verdict."
     )
 
     @model_validator(mode="before")

@@ -4,7 +4,11 @@ Each factory fills a folder and returns it. Tensors are named `x` and `y` in ONN
 takes `x` and answers `OUTPUT__0`.
 """
 
+import itertools
 import json
+import linecache
+import textwrap
+import typing
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -89,23 +93,24 @@ def onnx_nan(folder: Path) -> Path:
     return save_onnx(folder, onnx_graph(nodes, weights=[scalar("one", 1.0)]))
 
 
-def scripted(source: str) -> Any:
-    """A ScriptModule with the given `forward`, written as TorchScript source."""
+def save_torch_script(folder: Path, forward: str) -> Path:
+    """Script a module with the given source of `forward`, and save it as `model.pt`."""
     import torch
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        module = torch.jit.ScriptModule()  # type: ignore[no-untyped-call]
-        module.define(source)
-    return module
-
-
-def save_torch_script(folder: Path, source: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
+    scope: dict[str, Any] = {"torch": torch, "Tensor": torch.Tensor} | vars(typing)
+    source = "class Tiny(torch.nn.Module):\n" + textwrap.indent(forward, "    ") + "\n"
+    name = f"<tiny module {next(_serial)}>"
+    # The scripting compiler asks for the source of what it compiles; this is where Python looks.
+    linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
+    exec(compile(source, name, "exec"), scope)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        scripted(source).save(str(folder / "model.pt"))
+        torch.jit.script(scope["Tiny"]()).save(str(folder / "model.pt"))
     return folder
+
+
+_serial = itertools.count()
 
 
 def torch_adder(folder: Path, constant: float = 1.0) -> Path:

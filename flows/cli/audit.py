@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -11,7 +12,7 @@ from sqlalchemy import Engine
 from flows.cli.console import AsJson, print_json, print_table, say, text
 from flows.cli.errors import CommandFailed
 from flows.settings import FlowSettings
-from serving.core.errors import StoreUnusable
+from serving.core.errors import StoreUnavailable, StoreUnusable
 from serving.store import audit
 from serving.store.audit import AuditRow, Verdict, Verification
 from serving.store.database import check, open_engine
@@ -69,14 +70,21 @@ def _verified(engine: Engine) -> Verification:
     try:
         check(engine)
     except StoreUnusable as unusable:
+        if _is_absent(engine):
+            # SQLite would create it on reading.
+            raise
         try:
             found = audit.verify(engine)
-        except StoreUnusable:
+        except StoreUnavailable:
             raise unusable from None
         if found.verdict is Verdict.INTACT:
             raise
         return found
     return audit.verify(engine)
+
+
+def _is_absent(engine: Engine) -> bool:
+    return engine.url.get_backend_name() == "sqlite" and not Path(engine.url.database or "").exists()
 
 
 @contextmanager

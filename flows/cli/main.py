@@ -8,15 +8,18 @@ import httpx
 import typer
 from pydantic import ValidationError
 
+from flows.cli.alerts import alerts_app
 from flows.cli.audit import audit_app
 from flows.cli.db import db_app
 from flows.cli.down import down
+from flows.cli.drift import drift
 from flows.cli.health import health
 from flows.cli.models import models
 from flows.cli.rollback import rollback
 from flows.cli.serve import serve
 from flows.cli.status import status
 from flows.cli.up import up
+from flows.cli.validate import validate
 from serving.core.errors import SignalboxError
 
 app = typer.Typer(
@@ -25,8 +28,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (up, down, status, serve, models, rollback, health):
+for command in (up, down, status, serve, models, rollback, health, drift, validate):
     app.command()(command)
+app.add_typer(alerts_app, name="alerts")
 app.add_typer(audit_app, name="audit")
 app.add_typer(db_app, name="db")
 

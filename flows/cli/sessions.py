@@ -73,13 +73,13 @@ def left_of(leader: Leader) -> list[psutil.Process]:
     return found
 
 
-def end_session(leader: Leader) -> None:
+def end_session(leader: Leader, patience_seconds: float = _END_SECONDS) -> None:
     """Ask everything left of a session to stop, then stop it."""
     for sent in (signal.SIGTERM, signal.SIGKILL):
         for process in left_of(leader):
             with contextlib.suppress(psutil.Error):
                 process.send_signal(sent)
-        if wait_until(lambda: not left_of(leader), within_seconds=_END_SECONDS):
+        if wait_until(lambda: not left_of(leader), patience_seconds):
             return
 
 

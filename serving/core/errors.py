@@ -1,18 +1,18 @@
 """Every error this project raises on purpose. None of them knows HTTP; one table at the edge does.
 
-    SignalboxError
-    ├── InvalidRequest        the caller's fault; `tensor` names the culprit where there is one
-    ├── BodyTooLarge          a request body beyond `limit_bytes`
-    ├── NotServed             the model, version or alias asked for; `exists` lists what there is
-    ├── AccessRefused         no key, or a key that may not do this
-    ├── Overloaded            the server cannot take this now; retry after `retry_after_seconds`
-    ├── DeadlineExceeded      the request's own time ran out
-    ├── ModelFailed           a version raised or broke its output spec, and nothing could stand in
-    ├── ArtifactRefused       a version cannot be served; `next_step` says what would help
-    ├── ChangeRefused         an intended change that must not or cannot happen now
-    ├── RegistryUnavailable   MLflow did not give a usable answer
-    └── StoreUnavailable      the state store did not give a usable answer
-        └── StoreUnusable     it must not be used as it is; `next_step` says how to repair it
+SignalboxError
+├── InvalidRequest        the caller's fault; `tensor` names the culprit where there is one
+├── BodyTooLarge          a request body beyond `limit_bytes`
+├── NotServed             the model, version or alias asked for; `exists` lists what there is
+├── AccessRefused         no key, or a key that may not do this
+├── Overloaded            the server cannot take this now; retry after `retry_after_seconds`
+├── DeadlineExceeded      the request's own time ran out
+├── ModelFailed           a version raised or broke its output spec, and nothing could stand in
+├── ArtifactRefused       a version cannot be served; `next_step` says what would help
+├── ChangeRefused         an intended change that must not or cannot happen now
+├── RegistryUnavailable   MLflow did not give a usable answer
+└── StoreUnavailable      the state store did not give a usable answer
+    └── StoreUnusable     it must not be used as it is; `next_step` says how to repair it
 """
 
 from collections.abc import Sequence

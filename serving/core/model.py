@@ -43,6 +43,7 @@ class Tag(StrEnum):
     CRITICAL = "signalbox.critical"
     OWNER = "signalbox.owner"
     TEAM = "signalbox.team"
+    EVALUATION_SET = "signalbox.evaluation_set"
     TRAFFIC = "signalbox.traffic"
     FORMAT = "signalbox.format"
     SOURCE_DIGEST = "signalbox.source_digest"
@@ -55,6 +56,8 @@ class Tag(StrEnum):
     TRAINING_DATASET = "signalbox.training_dataset"
     AUTHOR = "signalbox.author"
     TRAFFIC_PERCENT = "signalbox.traffic_percent"
+    ROLLOUT = "signalbox.rollout"
+    VERDICT = "signalbox.verdict"
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -31,8 +31,8 @@ def read_golden(root: Path) -> Golden | None:
     if not path.is_file():
         return None
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: _plain(file[key]) for key in file.files}
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            arrays = {key: _plain(stored[key]) for key in stored.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, AttributeError, TypeError):
         raise _damaged("is damaged or is no .npz file") from None
     inputs = {key.removeprefix(_INPUT): array for key, array in arrays.items() if key.startswith(_INPUT)}

@@ -99,9 +99,7 @@ def _spec(entry: object) -> TensorSpec | None:
     return TensorSpec(str(entry.get("name") or ""), datatype, tuple(shape))
 
 
-def _example(
-    root: Path, info: object, specs: tuple[TensorSpec, ...] | None
-) -> dict[str, Array] | None:
+def _example(root: Path, info: object, specs: tuple[TensorSpec, ...] | None) -> dict[str, Array] | None:
     """The input example as arrays; forms: nested lists, lists by tensor name, a numeric data frame."""
     if not isinstance(info, dict) or not isinstance(info.get("artifact_path"), str):
         return None

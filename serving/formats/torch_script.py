@@ -29,9 +29,7 @@ class TorchScriptModel:
 
     platform = "pytorch_torchscript"
 
-    def __init__(
-        self, module: Any, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]
-    ) -> None:
+    def __init__(self, module: Any, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> None:
         self._module = module
         self.inputs = inputs
         self.outputs = outputs
@@ -54,6 +52,9 @@ def load(artifact: Artifact, threads: int) -> TorchScriptModel:
     check_records(_code_records(artifact.payload), artifact.payload.name)
     _limit_threads(threads)
     module = _module(artifact.payload)
+    if not hasattr(module, "forward"):
+        problem = f"'{artifact.payload.name}' has no single forward method (overloaded or missing)"
+        raise ArtifactRefused(problem, next_step="script a module that wraps it in one forward")
     schema = module.forward.schema
     inputs = _input_specs(schema, artifact)
     outputs = _output_specs(schema, artifact.signature_outputs)

@@ -6,10 +6,9 @@ only when every file is complete and hashed; an interrupted download resumes fro
 
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -19,13 +18,16 @@ import httpx
 
 from serving.core.digest import file_sha256
 from serving.core.errors import ArtifactRefused, RegistryUnavailable
-from serving.store.durable import write_atomically
+from serving.store.durable import exclusive, write_atomically
 from serving.store.registry import ModelVersion, Registry
 
 _PROXY = "/api/2.0/mlflow-artifacts/artifacts"
 _CHUNK_BYTES = 1 << 20
 _MANIFEST = "manifest.json"
 _MAX_FILES = 10_000
+_PARTIAL = ".partial"
+_UNSAFE = ("/", "\\", "\0")
+_MAX_NAME_BYTES = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +66,11 @@ class ArtifactCache:
             RegistryUnavailable: MLflow failed on the way; what was fetched so far is kept.
         """
         folder = self.folder_of(version)
-        if (cached := self.open(folder)) is not None:
-            return cached
-        partial = folder.with_name(folder.name + ".partial")
+        with exclusive(_lock_of(folder)):  # an abandoned download may still be under way: it is waited for
+            return self.open(folder) or self._fetch(version, folder)
+
+    def _fetch(self, version: ModelVersion, folder: Path) -> CachedArtifact:
+        partial = folder.with_name(folder.name + _PARTIAL)
         hashes = self._download(self._proxy_path(version), partial / "files")
         manifest = {"model": version.ref.model, "version": version.ref.version, "source": version.source}
         write_atomically(
@@ -83,11 +87,12 @@ class ArtifactCache:
             hashes: dict[str, str] = manifest["sha256_by_path"]
             cached = CachedArtifact(folder, str(manifest["source"]), hashes)
             intact = all(file_sha256(cached.root / path) == digest for path, digest in hashes.items())
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
-        if not intact:
+        if not intact or not hashes:
             return None
-        os.utime(folder)
+        with suppress(OSError):  # a folder that cannot be written to can still be served from
+            os.utime(folder)
         return cached
 
     def trim(self, keep: frozenset[Path]) -> list[Path]:
@@ -100,7 +105,10 @@ class ArtifactCache:
                 break
             if folder in keep:
                 continue
-            shutil.rmtree(folder, ignore_errors=True)
+            with exclusive(_lock_of(folder), wait=False) as is_free:
+                if not is_free:
+                    continue
+                shutil.rmtree(folder, ignore_errors=True)
             total_bytes -= sizes[folder]
             removed.append(folder)
         return removed
@@ -146,7 +154,7 @@ class ArtifactCache:
                 for e in response.json().get("files", [])
             ]
         for name, is_folder, size_bytes in entries:
-            if name in ("", ".", "..") or "/" in name or "\\" in name:
+            if name in ("", ".", "..") or any(sign in name for sign in _UNSAFE):
                 raise ArtifactRefused(f"unsafe file name {name!r} in {path}", next_step="log the model again")
             relative = f"{inside}/{name}" if inside else name
             if is_folder:
@@ -196,9 +204,22 @@ def _reachable(url: str) -> Iterator[None]:
 
 
 def _folder_name(model: str) -> str:
-    """A registered model's name as one safe path component, unique per name."""
-    return quote(model, safe="") if re.fullmatch(r"[^.].*", model) else "%2E" + quote(model[1:], safe="")
+    """A registered model's name as one safe path component of bounded length, unique per name."""
+    quoted = quote(model, safe="")
+    if quoted.startswith("."):
+        quoted = "%2E" + quoted[1:]
+    if len(quoted) <= _MAX_NAME_BYTES:
+        return quoted
+    return f"{quoted[:_MAX_NAME_BYTES]}-{sha256(model.encode()).hexdigest()[:12]}"
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.with_name(folder.name.removesuffix(_PARTIAL) + ".lock")
 
 
 def _size_bytes(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    size_bytes = 0
+    for file in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # a download goes on beside this
+            size_bytes += file.stat().st_size if file.is_file() else 0
+    return size_bytes

@@ -112,10 +112,10 @@ def verify(engine: Engine) -> Verification:
         stray = connection.execute(_stray_row).scalar()
     if seq != head.seq:
         return Verification(Verdict.BROKEN, seq, seq + 1, f"row {seq + 1} is missing, up to row {head.seq}")
-    if digest != head.hash:
-        return Verification(Verdict.BROKEN, seq, seq, "the last row's hash is not the one in the head row")
     if stray is not None:
         return Verification(Verdict.BROKEN, seq, seq + 1, f"row {stray} is not covered by the head row")
+    if digest != head.hash:
+        return Verification(Verdict.BROKEN, seq, seq, "the last row's hash is not the one in the head row")
     return Verification(Verdict.INTACT, seq, None, f"{seq} rows, each hash as computed")
 
 

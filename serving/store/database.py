@@ -7,7 +7,7 @@ here as `StoreUnavailable`, and what needs a repair as `StoreUnusable` with the 
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,9 +41,7 @@ def open_engine(url: str) -> Engine:
     try:
         if parsed.get_backend_name() == "sqlite":
             return _open_sqlite(parsed)
-        options = f"-c lock_timeout={_WAIT_SECONDS}s"
-        arguments = {"connect_timeout": _WAIT_SECONDS, "options": options}
-        return create_engine(parsed, pool_pre_ping=True, pool_timeout=_WAIT_SECONDS, connect_args=arguments)
+        return _open_postgresql(parsed)
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
         raise _unsupported(parsed, error) from error
 
@@ -69,9 +67,10 @@ def writing(engine: Engine) -> Iterator[Connection]:
 
 def insert_new(connection: Connection, target: Table, values: Mapping[str, object]) -> bool:
     """Insert one row unless it collides with an existing one; whether it was inserted."""
-    if connection.dialect.name == "sqlite":
-        return connection.execute(sqlite.insert(target).values(values).on_conflict_do_nothing()).rowcount == 1
-    return connection.execute(postgresql.insert(target).values(values).on_conflict_do_nothing()).rowcount == 1
+    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+    statement = dialect.insert(target).values(values).on_conflict_do_nothing()
+    # Asked for by RETURNING: on PostgreSQL the row count of an insert is not always known.
+    return connection.execute(statement.returning(*target.primary_key)).first() is not None
 
 
 @contextmanager
@@ -86,16 +85,19 @@ def translate_errors(place: str = "the state store") -> Iterator[None]:
         raise StoreUnavailable(problem) from error
 
 
-def check(engine: Engine) -> None:
-    """Raise `StoreUnusable` for a database that is missing, older, newer or damaged."""
+def check(engine: Engine, *, revisions: Sequence[str] = schema.REVISIONS) -> None:
+    """Raise `StoreUnusable` for a database that is missing, older, newer or damaged.
+
+    `revisions` are those the caller knows, oldest first; it works with the last.
+    """
     path = _sqlite_file(engine.url)
     if path is not None and not path.exists():
         raise StoreUnusable(f"{_place(engine)} does not exist", next_step=_UPGRADE_STEP)
     with reading(engine) as connection:
         _check_pages(connection)
         revision = _revision(connection)
-        if revision != schema.REVISIONS[-1]:
-            raise _other_revision(_place(engine), revision)
+        if revision != revisions[-1]:
+            raise _other_revision(_place(engine), revision, revisions)
         missing = set(schema.metadata.tables) - set(inspect(connection).get_table_names())
     if missing:
         problem = f"{_place(engine)} is damaged: it lacks the tables {', '.join(sorted(missing))}"
@@ -117,7 +119,7 @@ def upgrade(url: str) -> None:
                 connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_UPGRADE_LOCK_KEY})")
             revision = _revision(connection)
             if revision is not None and revision not in schema.REVISIONS:
-                raise _other_revision(_place(engine), revision)
+                raise _other_revision(_place(engine), revision, schema.REVISIONS)
             _run_migrations(connection)
     finally:
         engine.dispose()
@@ -153,6 +155,12 @@ def _unsupported(url: URL, error: Exception | None) -> StoreUnusable:
         problem = f"the state store {shown} needs the Python package {error.name}, which is not installed"
         return StoreUnusable(problem, next_step="install it with `pip install 'signalbox[postgresql]'`")
     return StoreUnusable(f"the state store {shown} is of an unsupported kind", next_step=_URL_STEP)
+
+
+def _open_postgresql(url: URL) -> Engine:
+    defaults = {"connect_timeout": _WAIT_SECONDS, "options": f"-c lock_timeout={_WAIT_SECONDS}s"}
+    arguments = {name: value for name, value in defaults.items() if name not in url.query}
+    return create_engine(url, pool_pre_ping=True, pool_timeout=_WAIT_SECONDS, connect_args=arguments)
 
 
 def _open_sqlite(url: URL) -> Engine:
@@ -196,24 +204,26 @@ def _revision(connection: Connection) -> str | None:
     return revision
 
 
-def _other_revision(place: str, revision: str | None) -> StoreUnusable:
+def _other_revision(place: str, revision: str | None, known: Sequence[str]) -> StoreUnusable:
     if revision is None:
         return StoreUnusable(f"{place} holds no Signalbox tables yet", next_step=_UPGRADE_STEP)
-    if revision in schema.REVISIONS:
-        problem = f"{place} is older than this release (revision {revision}, need {schema.REVISIONS[-1]})"
+    if revision in known:
+        problem = f"{place} is older than this release (revision {revision}, need {known[-1]})"
         return StoreUnusable(problem, next_step=_UPGRADE_STEP)
-    problem = f"{place} is newer than this release (revision {revision}, known {schema.REVISIONS[-1]})"
+    problem = f"{place} is newer than this release (revision {revision}, known {known[-1]})"
     return StoreUnusable(problem, next_step="upgrade signalbox, or put back a backup made with this release")
 
 
 def _translated(place: str, error: DBAPIError) -> StoreUnavailable:
     cause = error.orig
+    # Drivers add lines of position and context; the first one says what happened.
+    said = str(cause).strip().partition("\n")[0]
     # The low byte is the primary code; the rest only refines it.
     if (getattr(cause, "sqlite_errorcode", None) or 0) & 0xFF in _DAMAGED:
-        return StoreUnusable(f"{place} is damaged: {cause}", next_step=_RESTORE_STEP)
+        return StoreUnusable(f"{place} is damaged: {said}", next_step=_RESTORE_STEP)
     if getattr(cause, "sqlstate", None) == "42P01" or "no such table" in str(cause):
-        return StoreUnusable(f"{place} lacks a table: {cause}", next_step=_UPGRADE_STEP)
-    return StoreUnavailable(f"{place} did not answer: {str(cause).strip()}")
+        return StoreUnusable(f"{place} lacks a table: {said}", next_step=_UPGRADE_STEP)
+    return StoreUnavailable(f"{place} did not answer: {said}")
 
 
 def _place(engine: Engine) -> str:

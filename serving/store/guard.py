@@ -85,25 +85,31 @@ class Guard:
     def move(self, wish: Wish, lease: Lease) -> Move:
         """Write the alias once. With `only_from`, do so only while the registry names one of those versions.
 
-        Raises `StoreUnavailable` before anything was written. A registry that fails is a verdict:
-        FAILED when nothing changed, UNKNOWN when that cannot be told; the intent then stays open
-        and the next guarded write of this alias settles it by reading.
+        Raises `ChangeRefused` naming who pre-empted the lease, or `StoreUnavailable` where the store fails:
+        before the write, or after it, which leaves the intent open. A registry that fails is a verdict:
+        FAILED when nothing changed, UNKNOWN when that cannot be told; the intent then stays open too.
+        The next guarded write of this alias settles an open intent by reading.
         """
-        if self._leases.seconds_left(lease) < NEEDED_LEASE_SECONDS:
-            renewed = self._leases.renew(lease)
-            if isinstance(renewed, Lost):
-                return Move(Verdict.LEASE_LOST, None, "somebody took over the lease")
-            lease = renewed
         try:
             seen = self._registry.alias(wish.model, wish.alias)
         except (RegistryUnavailable, NotServed) as error:
             return Move(Verdict.FAILED, None, str(error))
+        renewed = self._with_time(lease)
+        if renewed is None:
+            return Move(Verdict.LEASE_LOST, seen, "somebody took over the lease")
         self._settle_open(wish, seen)
         if seen == wish.to_version:
             return Move(Verdict.ALREADY, seen, "the registry names it already")
         if wish.only_from is not None and seen not in wish.only_from:
             return Move(Verdict.SUPERSEDED, seen, f"the registry names {seen or 'nothing'} by now")
-        return self._write(wish, seen, lease)
+        return self._write(wish, seen, renewed)
+
+    def _with_time(self, lease: Lease) -> Lease | None:
+        """The lease with enough time left for a write and its reading back; None when it is lost."""
+        if self._leases.seconds_left(lease) >= NEEDED_LEASE_SECONDS:
+            return lease
+        renewed = self._leases.renew(lease)
+        return None if isinstance(renewed, Lost) else renewed
 
     def _write(self, wish: Wish, seen: str | None, lease: Lease) -> Move:
         intent = ChangeIntent(

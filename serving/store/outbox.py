@@ -11,7 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, select, update
+from sqlalchemy import Connection, Engine, Row, func, select, update
 
 from serving.store import schema
 from serving.store.database import insert_new, reading, writing
@@ -79,16 +79,38 @@ def pending(engine: Engine, now: datetime, limit: int = 100) -> list[QueuedNotic
         return [_queued(row) for row in connection.execute(query)]
 
 
+def waiting(engine: Engine) -> int:
+    """How many notices are undelivered, due or not."""
+    query = select(func.count()).select_from(_table).where(_table.c.delivered_at.is_(None))
+    with reading(engine) as connection:
+        return connection.execute(query).scalar_one()
+
+
+def claim(engine: Engine, queued: QueuedNotice, until: datetime, receipt: str) -> bool:
+    """Take a notice for one attempt; False when another delivery got it first.
+
+    Nobody else sees it as due before `until`. `receipt` says what is about to be tried, for whoever
+    finds the notice after a crash.
+    """
+    as_seen = (_table.c.id == queued.id, _table.c.delivered_at.is_(None))
+    same_time = _table.c.next_try_at == time_text(queued.next_try_at)
+    values = {"next_try_at": time_text(until), "receipt": receipt}
+    with writing(engine) as connection:
+        return connection.execute(update(_table).where(*as_seen, same_time).values(values)).rowcount == 1
+
+
 def delivered(engine: Engine, id: int, receipt: str, now: datetime) -> None:
     """Note the delivery; the first receipt stays."""
     values = {"delivered_at": time_text(now), "receipt": receipt, "undelivered_key": None}
     _settle(engine, id, {**values, "attempts": _table.c.attempts + 1})
 
 
-def failed(engine: Engine, id: int, error: str, retry_at: datetime) -> None:
-    """Note a failed attempt and when to try again."""
-    values = {"last_error": error, "next_try_at": time_text(retry_at), "attempts": _table.c.attempts + 1}
-    _settle(engine, id, values)
+def failed(engine: Engine, id: int, error: str, retry_at: datetime, receipt: str | None = None) -> None:
+    """Note a failed attempt, when to try again, and how far the notice got if that is known."""
+    values: dict[str, object] = {"last_error": error, "next_try_at": time_text(retry_at)}
+    if receipt is not None:
+        values["receipt"] = receipt
+    _settle(engine, id, {**values, "attempts": _table.c.attempts + 1})
 
 
 def recent(engine: Engine, limit: int = 50) -> list[QueuedNotice]:

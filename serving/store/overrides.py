@@ -100,6 +100,14 @@ def active(engine: Engine) -> list[Override]:
         return [_from_row(row) for row in connection.execute(query)]
 
 
+def last_laid(engine: Engine, model: str, role: str) -> Override | None:
+    """The last override of a role, whether it still holds or not."""
+    query = select(_table).where(_table.c.model == model, _table.c.role == role)
+    with reading(engine) as connection:
+        row = connection.execute(query).one_or_none()
+    return None if row is None else _from_row(row)
+
+
 def _role_of(override: Override) -> tuple[Any, Any]:
     return (_table.c.model == override.model, _table.c.role == override.role)
 

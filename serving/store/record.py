@@ -60,7 +60,7 @@ class Record:
         try:
             models = json.loads(self._path.read_bytes())["models"]
             return {name: _model_record(raw) for name, raw in models.items()}
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise StoreUnusable(
                 f"{self._path} is damaged ({error!r})",
                 next_step="move the file away; serving then follows the registry from the start",

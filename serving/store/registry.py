@@ -4,6 +4,7 @@ Thread-safe. One search call per poll; every answer that is not what MLflow prom
 `RegistryUnavailable`, so a caller keeps its last good state instead of believing an empty one.
 """
 
+import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,7 +57,10 @@ class Run:
 
 
 def connect(settings: StoreSettings) -> httpx.Client:
-    """An HTTP client for the registry, with the credentials and trust the settings name."""
+    """An HTTP client for the registry, with the credentials and trust the settings name.
+
+    Raises `RegistryUnavailable` for settings that cannot work.
+    """
     auth: httpx.BasicAuth | None = None
     headers = {}
     if settings.mlflow_token is not None:
@@ -64,14 +68,19 @@ def connect(settings: StoreSettings) -> httpx.Client:
     elif settings.mlflow_username is not None:
         password = settings.mlflow_password.get_secret_value() if settings.mlflow_password else ""
         auth = httpx.BasicAuth(settings.mlflow_username, password)
-    return httpx.Client(
-        base_url=settings.mlflow_url,
-        auth=auth,
-        headers=headers,
-        timeout=_TIMEOUT_SECONDS,
-        verify=str(settings.ca_bundle) if settings.ca_bundle else True,
-        trust_env=not _is_loopback(settings.mlflow_url),
-    )
+    try:
+        return httpx.Client(
+            base_url=settings.mlflow_url,
+            auth=auth,
+            headers=headers,
+            timeout=_TIMEOUT_SECONDS,
+            verify=ssl.create_default_context(cafile=settings.ca_bundle) if settings.ca_bundle else True,
+            trust_env=not _is_loopback(settings.mlflow_url),
+        )
+    except httpx.InvalidURL as error:
+        raise RegistryUnavailable(f"SIGNALBOX_MLFLOW_URL is not a URL: {error}") from error
+    except OSError as error:
+        raise RegistryUnavailable(f"SIGNALBOX_CA_BUNDLE cannot be used: {error}") from error
 
 
 class Registry:
@@ -89,18 +98,11 @@ class Registry:
     def registered_models(self) -> dict[str, RegisteredModel]:
         """Every model that passes the name globs, by name."""
         models: dict[str, RegisteredModel] = {}
-        token: str | None = None
-        while True:
-            params: dict[str, str | int] = {"max_results": _PAGE_SIZE}
-            if token:
-                params["page_token"] = token
-            page = self._get("registered-models/search", params)
+        for page in self._pages("registered-models/search", {}):
             with self._well_formed():
                 parsed = [self._registered_model(raw) for raw in page.get("registered_models", [])]
             models |= {model.name: model for model in parsed if self._serves(model.name)}
-            token = page.get("next_page_token")
-            if not token:
-                return models
+        return models
 
     def registered_model(self, name: str) -> RegisteredModel:
         """Raises `NotServed` when the registry has no such model."""
@@ -118,9 +120,10 @@ class Registry:
     def versions(self, model: str) -> list[ModelVersion]:
         """All versions of a model, oldest first."""
         quoted = model.replace("'", "\\'")
-        page = self._get("model-versions/search", {"filter": f"name='{quoted}'", "max_results": _PAGE_SIZE})
-        with self._well_formed():
-            found = [self._model_version(raw) for raw in page.get("model_versions", [])]
+        found: list[ModelVersion] = []
+        for page in self._pages("model-versions/search", {"filter": f"name='{quoted}'"}):
+            with self._well_formed():
+                found += [self._model_version(raw) for raw in page.get("model_versions", [])]
         return sorted(found, key=lambda version: int(version.ref.version))
 
     def run(self, run_id: str) -> Run:
@@ -155,6 +158,10 @@ class Registry:
         body = {"name": ref.model, "version": ref.version, "key": self._prefix + key, "value": value}
         self._send("POST", "model-versions/set-tag", body)
 
+    def set_version_description(self, ref: VersionRef, description: str) -> None:
+        body = {"name": ref.model, "version": ref.version, "description": description}
+        self._send("PATCH", "model-versions/update", body)
+
     def _registered_model(self, raw: Mapping[str, Any]) -> RegisteredModel:
         aliases = {entry["alias"]: str(entry["version"]) for entry in raw.get("aliases", [])}
         return RegisteredModel(
@@ -181,6 +188,16 @@ class Registry:
     def _ours(self, named: Mapping[str, str]) -> dict[str, str]:
         start = len(self._prefix)
         return {key[start:]: value for key, value in named.items() if key.startswith(self._prefix)}
+
+    def _pages(self, call: str, params: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+        token = ""
+        while True:
+            place: dict[str, str | int] = {"page_token": token} if token else {}
+            page = self._get(call, {**params, "max_results": _PAGE_SIZE, **place})
+            yield page
+            token = str(page.get("next_page_token") or "")
+            if not token:
+                return
 
     def _get(self, call: str, params: Mapping[str, str | int], missing: str = "") -> dict[str, Any]:
         with self._reachable():

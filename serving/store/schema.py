@@ -19,7 +19,7 @@ from sqlalchemy import (
 
 # A name of our own: MLflow and Prefect keep an `alembic_version` in databases they may share with us.
 VERSION_TABLE = "signalbox_version"
-REVISIONS = ("0001",)
+REVISIONS = ("0001", "0002")
 """Every schema revision this release knows, oldest first; the last is the one it works with."""
 
 metadata = MetaData()
@@ -133,4 +133,73 @@ digests = Table(
     Column("digest", String(64), nullable=False),
     Column("recorded_at", String(32), nullable=False),
     PrimaryKeyConstraint("model", "version", "source", name="pk_digests"),
+)
+
+rollouts = Table(
+    "rollouts",
+    metadata,
+    Column("id", String(64), nullable=False),
+    Column("model", String(512), nullable=False),
+    Column("version", String(64), nullable=False),
+    Column("strategy", String(16), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("phase", String(32), nullable=False),
+    # Equal to the model while the rollout is open and null after: one open rollout per model.
+    Column("open_model", String(512)),
+    Column("requested_by", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("policy", Text, nullable=False),
+    Column("restore_point", Text),
+    Column("evidence", Text),
+    Column("created_at", String(32), nullable=False),
+    Column("updated_at", String(32), nullable=False),
+    Column("finished_at", String(32)),
+    PrimaryKeyConstraint("id", name="pk_rollouts"),
+    UniqueConstraint("open_model", name="uq_rollouts_open_model"),
+)
+Index("ix_rollouts_model", rollouts.c.model, rollouts.c.created_at)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("worker", String(256), nullable=False),
+    Column("beat_at", String(32), nullable=False),
+    Column("state", Text, nullable=False),
+    PrimaryKeyConstraint("worker", name="pk_workers"),
+)
+
+sightings = Table(
+    "sightings",
+    metadata,
+    Column("model", String(512), nullable=False),
+    Column("alias", String(64), nullable=False),
+    Column("version", String(64), nullable=False),
+    Column("seen_at", String(32), nullable=False),
+    PrimaryKeyConstraint("model", "alias", name="pk_sightings"),
+)
+
+reports = Table(
+    "reports",
+    metadata,
+    Column("id", String(64), nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("model", String(512), nullable=False),
+    Column("version", String(64)),
+    Column("verdict", String(32), nullable=False),
+    Column("created_at", String(32), nullable=False),
+    Column("body", Text, nullable=False),
+    PrimaryKeyConstraint("id", name="pk_reports"),
+)
+Index("ix_reports_latest", reports.c.kind, reports.c.model, reports.c.created_at)
+
+levels = Table(
+    "levels",
+    metadata,
+    Column("model", String(512), nullable=False),
+    Column("level", String(16), nullable=False),
+    Column("version", String(64)),
+    Column("status", String(16), nullable=False),
+    Column("message", Text, nullable=False),
+    Column("checked_at", String(32), nullable=False),
+    PrimaryKeyConstraint("model", "level", name="pk_levels"),
 )

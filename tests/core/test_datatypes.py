@@ -27,6 +27,11 @@ def test_is_finite_says_no_when_one_element_is_not(name: str, value: float) -> N
     assert not is_finite(np.array([0.0, value]).astype(DTYPES[name]))
 
 
+def test_is_finite_does_not_warn_when_a_bfloat16_nan_is_signalling() -> None:
+    """A model may answer any bit pattern."""
+    assert not is_finite(np.array([0x7F81], dtype=np.uint16).view(DTYPES["BF16"]))
+
+
 @pytest.mark.parametrize("name", ["BOOL", "INT64", "BYTES", "BF16"])
 def test_is_finite_says_yes_when_nothing_can_be_wrong(name: str) -> None:
     """Datatypes without NaN are finite by nature."""

@@ -51,7 +51,8 @@ def arrays(draw: st.DrawFn) -> Array:
     if datatype == "BF16":
         halves = draw(npst.arrays(np.uint16, shape))
         array = halves.view(DTYPES["BF16"])
-        return np.where(np.isfinite(array), array, np.zeros_like(array))
+        with np.errstate(invalid="ignore"):
+            return np.where(np.isfinite(array), array, np.zeros_like(array))
     elements = {"allow_nan": False, "allow_infinity": False} if datatype in FLOATS else None
     return draw(npst.arrays(DTYPES[datatype], shape, elements=elements))
 
@@ -87,13 +88,22 @@ def test_integer_is_refused_when_out_of_range(datatype: str, data: st.DataObject
     above = st.integers(min_value=int(limits.max) + 1, max_value=2**80)
     below = st.integers(min_value=-(2**80), max_value=int(limits.min) - 1)
     number = data.draw(above | below)
-    as_float = data.draw(st.booleans())
+    # As a float, a number just beyond the end may round to one that is still within.
+    rounds_out = not limits.min <= int(float(number)) <= limits.max
+    as_float = rounds_out and data.draw(st.booleans())
     assert "beyond the range" in refusal(datatype, [2], [0, float(number) if as_float else number])
 
 
 @pytest.mark.parametrize(
     ("datatype", "number"),
-    [("FP16", 70000), ("FP16", -65520.0), ("FP32", 1e39), ("FP32", -3.5e38), ("BF16", 3.4e38), ("BF16", 1e300)],
+    [
+        ("FP16", 70000),
+        ("FP16", -65520.0),
+        ("FP32", 1e39),
+        ("FP32", -3.5e38),
+        ("BF16", 3.4e38),
+        ("BF16", 1e99),
+    ],
 )
 def test_float_is_refused_when_out_of_range(datatype: str, number: float) -> None:
     """A number that would become infinite is refused, naming element and value."""
@@ -140,7 +150,9 @@ def test_bool_is_refused_when_it_is_not_a_boolean(strange: object) -> None:
         ("BYTES", ["", "ü"], ["", "ü"]),
     ],
 )
-def test_number_is_accepted_when_its_value_fits_exactly(datatype: str, data: list[Any], want: list[Any]) -> None:
+def test_number_is_accepted_when_its_value_fits_exactly(
+    datatype: str, data: list[Any], want: list[Any]
+) -> None:
     """Whole floats are integers, and integers are floats; large ones lose nothing."""
     assert decode(datatype, [len(data)], data).tolist() == want
 
@@ -221,7 +233,7 @@ def test_inputs_are_refused_when_they_do_not_fit_the_model(
     tensors: object, culprit: str | None, problem: str
 ) -> None:
     """The refusal names the tensor and says what would fit."""
-    with pytest.raises(InvalidRequest, match="") as caught:
+    with pytest.raises(InvalidRequest) as caught:
         check_request_inputs(tensors, [spec()])
     assert caught.value.tensor == culprit
     assert problem in str(caught.value)

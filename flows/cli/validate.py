@@ -1,0 +1,66 @@
+"""`signalbox validate`: whether a version is fit to replace the champion; exit code 1 when it is not."""
+
+import getpass
+from contextlib import nullcontext
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from flows.catalog.policy import ValidationPolicy
+from flows.catalog.render import COLUMNS, cells, headline
+from flows.catalog.report import ValidationReport, record
+from flows.catalog.validate import Validation, run
+from flows.cli.console import AsJson, print_json, print_table, say, warn
+from flows.settings import FlowSettings
+from serving.core.errors import StoreUnavailable
+from serving.core.model import VersionRef
+from serving.store.database import check, open_engine
+
+Version = Annotated[str, typer.Argument(help="The version's number.")]
+MinAccuracy = Annotated[float | None, typer.Option(help="Refuse a lower accuracy, champion or not.")]
+MaxP95 = Annotated[float | None, typer.Option("--max-p95-ms", help="Refuse a slower 95th percentile.")]
+MaxMemory = Annotated[float | None, typer.Option("--max-memory-mb", help="Refuse a larger load.")]
+
+
+def validate(
+    model: Annotated[str, typer.Argument(help="The registered model.")],
+    version: Version,
+    champion: Annotated[str | None, typer.Option(help="Compare with this version instead.")] = None,
+    max_accuracy_drop: Annotated[float, typer.Option(help="Allowed drop against the champion.")] = 0.01,
+    min_accuracy: MinAccuracy = None,
+    max_p95_ms: MaxP95 = None,
+    max_memory_mb: MaxMemory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a version in a process of its own, against the champion where there is one."""
+    settings = FlowSettings()
+    policy = ValidationPolicy(
+        max_accuracy_drop=max_accuracy_drop,
+        min_accuracy=min_accuracy,
+        max_p95_ms=max_p95_ms,
+        max_memory_mb=max_memory_mb,
+    )
+    console = Console(stderr=True)
+    with console.status(f"validating {model} {version}") if console.is_terminal else nullcontext():
+        report = run(Validation(VersionRef(model, version), policy, champion), settings)
+    if as_json:
+        print_json(report.as_json())
+    else:
+        say(headline(report))
+        print_table(COLUMNS, cells(report), empty="nothing was checked")
+    _keep(settings, report)
+    if not report.passed:
+        raise typer.Exit(1)
+
+
+def _keep(settings: FlowSettings, report: ValidationReport) -> None:
+    """Report and audit row go to the store; the verdict stands without it."""
+    engine = open_engine(settings.database_url)
+    try:
+        check(engine)
+        record(engine, report, actor=f"unverified:{getpass.getuser()}")
+    except StoreUnavailable as error:
+        warn(f"the report was not recorded: {error}")
+    finally:
+        engine.dispose()

@@ -1,0 +1,241 @@
+"""Rollouts: one row per promotion, at most one open per model, whoever asked for it.
+
+Every entry point creates the row or joins the open one. Changes of an open row are fenced by the
+model's lease; a terminal state is written once.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import Connection, Engine, Row, select, update
+
+from serving.core.errors import NotServed
+from serving.store import audit, outbox, schema
+from serving.store.audit import AuditEntry
+from serving.store.database import insert_new, reading, writing
+from serving.store.leases import Lease, fence
+from serving.store.outbox import Notice
+from serving.store.text import JsonValue, json_text, read_optional_time, read_time, time_text
+
+_table = schema.rollouts
+
+
+class State(StrEnum):
+    OPEN = "open"
+    PROMOTED = "promoted"
+    REFUSED = "refused"
+    ROLLED_BACK = "rolled_back"
+    SUPERSEDED = "superseded"
+    FAILED = "failed"
+
+    @property
+    def is_terminal(self) -> bool:
+        return self is not State.OPEN
+
+
+class Phase(StrEnum):
+    """The durable steps of a direct promotion, in order; where a later run takes up an abandoned one."""
+
+    REQUESTED = "requested"
+    VALIDATED = "validated"
+    RESTORE_POINT = "restore_point"
+    ALIAS_MOVED = "alias_moved"
+    APPLIED = "applied"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """Who wants which version promoted, and under which policy."""
+
+    model: str
+    version: str
+    strategy: str
+    requested_by: str
+    policy: Mapping[str, JsonValue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollout:
+    id: str
+    model: str
+    version: str
+    strategy: str
+    state: State
+    phase: Phase
+    requested_by: str
+    reason: str
+    policy: Mapping[str, Any]
+    restore_point: Mapping[str, Any] | None
+    evidence: Mapping[str, Any] | None
+    created_at: datetime
+    updated_at: datetime
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """The open rollout of a model. `created` tells whether this request opened it."""
+
+    rollout: Rollout
+    created: bool
+
+
+def enter(engine: Engine, request: Request, asked_at: datetime, now: datetime) -> Entry:
+    """Open a rollout, or join the one that is open, whichever version that promotes.
+
+    A rollout of the same version that ended after `asked_at` is the answer to this request too: of
+    several people who ask at once, the slowest must not start a second one.
+    """
+    values = {
+        "id": uuid4().hex,
+        "model": request.model,
+        "version": request.version,
+        "strategy": request.strategy,
+        "state": str(State.OPEN),
+        "phase": str(Phase.REQUESTED),
+        "open_model": request.model,
+        "requested_by": request.requested_by,
+        "reason": "",
+        "policy": json_text(request.policy),
+        "created_at": time_text(now),
+        "updated_at": time_text(now),
+    }
+    with writing(engine) as connection:
+        if (answered := _ended_since(connection, request, asked_at)) is not None:
+            return Entry(answered, created=False)
+        created = insert_new(connection, _table, values)
+        if created:
+            details: dict[str, JsonValue] = {"rollout": values["id"], "step": "requested"}
+            _audit(connection, request.model, request.version, request.requested_by, details, now)
+        row = connection.execute(select(_table).where(_table.c.open_model == request.model)).one()
+        return Entry(_rollout(row), created)
+
+
+def advance(
+    engine: Engine,
+    rollout: Rollout,
+    phase: Phase,
+    lease: Lease,
+    now: datetime,
+    *,
+    restore_point: Mapping[str, JsonValue] | None = None,
+    evidence: Mapping[str, JsonValue] | None = None,
+) -> Rollout:
+    """Note a finished step. Raises `ChangeRefused` when the lease is no longer this holder's."""
+    values: dict[str, Any] = {"phase": str(phase), "updated_at": time_text(now)}
+    if restore_point is not None:
+        values["restore_point"] = json_text(restore_point)
+    if evidence is not None:
+        values["evidence"] = json_text(evidence)
+    with writing(engine) as connection:
+        fence(connection, lease)
+        connection.execute(update(_table).where(_is_open(rollout.id)).values(values))
+        details: dict[str, JsonValue] = {"rollout": rollout.id, "step": str(phase)}
+        _audit(connection, rollout.model, rollout.version, lease.holder, details, now)
+        return _rollout(_row(connection, rollout.id))
+
+
+def finish(
+    engine: Engine,
+    rollout: Rollout,
+    state: State,
+    reason: str,
+    actor: str,
+    now: datetime,
+    notice: Notice | None,
+) -> Rollout:
+    """Write the terminal state, its audit row and its notice, once; a finished rollout stays as it is."""
+    values = {
+        "state": str(state),
+        "reason": reason,
+        "open_model": None,
+        "updated_at": time_text(now),
+        "finished_at": time_text(now),
+    }
+    with writing(engine) as connection:
+        changed = connection.execute(update(_table).where(_is_open(rollout.id)).values(values))
+        if changed.rowcount:
+            details: dict[str, JsonValue] = {"rollout": rollout.id, "step": str(state), "reason": reason}
+            _audit(connection, rollout.model, rollout.version, actor, details, now)
+            if notice is not None:
+                outbox.enqueue(connection, notice, now)
+        return _rollout(_row(connection, rollout.id))
+
+
+def get(engine: Engine, rollout_id: str) -> Rollout:
+    """Raises `NotServed` for an unknown id."""
+    with reading(engine) as connection:
+        return _rollout(_row(connection, rollout_id))
+
+
+def open_rollouts(engine: Engine) -> list[Rollout]:
+    with reading(engine) as connection:
+        rows = connection.execute(select(_table).where(_table.c.open_model.is_not(None)))
+        return [_rollout(row) for row in rows]
+
+
+def recent(engine: Engine, model: str | None = None, limit: int = 50) -> list[Rollout]:
+    """Newest first."""
+    query = select(_table).order_by(_table.c.created_at.desc()).limit(limit)
+    if model is not None:
+        query = query.where(_table.c.model == model)
+    with reading(engine) as connection:
+        return [_rollout(row) for row in connection.execute(query)]
+
+
+def _ended_since(connection: Connection, request: Request, asked_at: datetime) -> Rollout | None:
+    ended = (
+        _table.c.model == request.model,
+        _table.c.version == request.version,
+        _table.c.finished_at >= time_text(asked_at),
+    )
+    row = connection.execute(select(_table).where(*ended).order_by(_table.c.finished_at.desc()).limit(1))
+    found = row.one_or_none()
+    return None if found is None else _rollout(found)
+
+
+def _is_open(rollout_id: str) -> Any:
+    return (_table.c.id == rollout_id) & _table.c.open_model.is_not(None)
+
+
+def _row(connection: Connection, rollout_id: str) -> Row[Any]:
+    row = connection.execute(select(_table).where(_table.c.id == rollout_id)).one_or_none()
+    if row is None:
+        raise NotServed(f"there is no rollout {rollout_id}")
+    return row
+
+
+def _audit(
+    connection: Connection,
+    model: str,
+    version: str,
+    actor: str,
+    details: Mapping[str, JsonValue],
+    now: datetime,
+) -> None:
+    entry = AuditEntry(action="promote", actor=actor, model=model, version=version, details=details, at=now)
+    audit.append(connection, entry)
+
+
+def _rollout(row: Row[Any]) -> Rollout:
+    return Rollout(
+        id=row.id,
+        model=row.model,
+        version=row.version,
+        strategy=row.strategy,
+        state=State(row.state),
+        phase=Phase(row.phase),
+        requested_by=row.requested_by,
+        reason=row.reason,
+        policy=json.loads(row.policy),
+        restore_point=json.loads(row.restore_point) if row.restore_point else None,
+        evidence=json.loads(row.evidence) if row.evidence else None,
+        created_at=read_time(row.created_at),
+        updated_at=read_time(row.updated_at),
+        finished_at=read_optional_time(row.finished_at),
+    )

@@ -1,0 +1,129 @@
+"""One open rollout per model, fenced steps, terminal states written once."""
+
+import threading
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import Engine
+
+from serving.core.clock import ManualClock
+from serving.core.errors import ChangeRefused, NotServed
+from serving.store import audit, outbox, rollouts
+from serving.store.leases import Lease, Leases
+from serving.store.outbox import Notice, Severity
+from serving.store.rollouts import Entry, Phase, Request, State
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def asked(version: str = "2", model: str = "digits") -> Request:
+    return Request(model=model, version=version, strategy="direct", requested_by="anna")
+
+
+def enter(engine: Engine, request: Request, *, asked_at: datetime = NOW, now: datetime = NOW) -> Entry:
+    return rollouts.enter(engine, request, asked_at, now)
+
+
+def held(engine: Engine) -> Lease:
+    lease = Leases(engine, ManualClock()).acquire("model:digits", "promote:1")
+    assert isinstance(lease, Lease)
+    return lease
+
+
+def notice() -> Notice:
+    return Notice(kind="refused", severity=Severity.WARNING, title="refused", dedup_key="r")
+
+
+def test_enter_opens_a_rollout_when_none_is_open(engine: Engine) -> None:
+    """The first request creates the row, in its first phase."""
+    entry = enter(engine, asked())
+    assert entry.created
+    assert (entry.rollout.state, entry.rollout.phase) == (State.OPEN, Phase.REQUESTED)
+    assert rollouts.open_rollouts(engine) == [entry.rollout]
+
+
+@pytest.mark.parametrize("version", ["2", "3"])
+def test_enter_joins_the_open_rollout_when_there_is_one(engine: Engine, version: str) -> None:
+    """Whatever version is asked for, a model has one open rollout."""
+    first = enter(engine, asked())
+    second = enter(engine, asked(version))
+    assert not second.created
+    assert second.rollout == first.rollout
+
+
+def test_enter_opens_one_rollout_when_eight_ask_at_once(engine: Engine) -> None:
+    """The database decides, not the order of arrival."""
+    entries: list[Entry] = []
+    threads = [threading.Thread(target=lambda: entries.append(enter(engine, asked()))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(entry.created for entry in entries) == 1
+    assert len({entry.rollout.id for entry in entries}) == 1
+
+
+@pytest.mark.parametrize(("asked_after_seconds", "created"), [(-1, False), (0, False), (1, True)])
+def test_enter_takes_an_ended_rollout_for_the_answer_when_it_ended_after_the_question(
+    engine: Engine, asked_after_seconds: int, created: bool
+) -> None:
+    """A request that was made before the verdict is answered by it; a later one starts anew."""
+    first = enter(engine, asked()).rollout
+    rollouts.finish(engine, first, State.REFUSED, "worse", "promote:1", NOW, None)
+    later = enter(engine, asked(), asked_at=NOW + timedelta(seconds=asked_after_seconds))
+    assert later.created is created
+    assert (later.rollout.id == first.id) is not created
+
+
+def test_enter_opens_another_rollout_when_the_ended_one_was_of_another_version(engine: Engine) -> None:
+    """A verdict on version 2 answers nobody who asked for version 3."""
+    first = enter(engine, asked("2")).rollout
+    rollouts.finish(engine, first, State.PROMOTED, "", "promote:1", NOW, None)
+    assert enter(engine, asked("3")).created
+
+
+def test_advance_notes_phase_and_evidence_when_the_lease_is_held(engine: Engine) -> None:
+    """What a later run takes up from."""
+    lease, rollout = held(engine), enter(engine, asked()).rollout
+    moved = rollouts.advance(
+        engine, rollout, Phase.RESTORE_POINT, lease, NOW, restore_point={"champion": "1"}, evidence={"n": 1}
+    )
+    assert moved == rollouts.get(engine, rollout.id)
+    assert (moved.phase, moved.restore_point, moved.evidence) == (
+        Phase.RESTORE_POINT,
+        {"champion": "1"},
+        {"n": 1},
+    )
+
+
+def test_advance_is_refused_when_the_lease_was_taken(engine: Engine) -> None:
+    """A run that was taken over changes nothing any more."""
+    lease, rollout = held(engine), enter(engine, asked()).rollout
+    Leases(engine, ManualClock()).preempt("model:digits", "rollback")
+    with pytest.raises(ChangeRefused, match="rollback"):
+        rollouts.advance(engine, rollout, Phase.VALIDATED, lease, NOW)
+    assert rollouts.get(engine, rollout.id).phase is Phase.REQUESTED
+
+
+def test_finish_keeps_the_first_verdict_when_called_twice(engine: Engine) -> None:
+    """Terminal verdicts are write-once, and so are their notices."""
+    rollout = enter(engine, asked()).rollout
+    rollouts.finish(engine, rollout, State.REFUSED, "worse", "promote:1", NOW, notice())
+    again = rollouts.finish(engine, rollout, State.PROMOTED, "better", "promote:2", NOW, notice())
+    assert (again.state, again.reason) == (State.REFUSED, "worse")
+    assert len(outbox.recent(engine)) == 1
+    assert rollouts.open_rollouts(engine) == []
+
+
+def test_every_step_is_audited_when_a_rollout_runs(engine: Engine) -> None:
+    """The trail tells request, step and end, in that order."""
+    lease, rollout = held(engine), enter(engine, asked()).rollout
+    rollouts.advance(engine, rollout, Phase.VALIDATED, lease, NOW)
+    rollouts.finish(engine, rollout, State.PROMOTED, "", "promote:1", NOW, None)
+    steps = [row.entry.details["step"] for row in audit.tail(engine, action="promote")]
+    assert steps == ["requested", "validated", "promoted"]
+
+
+def test_get_says_so_when_the_id_is_unknown(engine: Engine) -> None:
+    with pytest.raises(NotServed, match="no rollout nope"):
+        rollouts.get(engine, "nope")
