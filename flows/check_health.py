@@ -1,0 +1,135 @@
+"""Flow `check-health`: the functional level of every served model, measured through serving itself.
+
+A model that declares no evaluation set has no functional level; nothing is made up for it.
+"""
+
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+from prefect import flow, get_run_logger
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+
+from flows.catalog.evaluation import EvaluationRefused, EvaluationSet, declared, download, read_evaluation
+from flows.health.functional import Measured, graded, unanswered
+from flows.health.probe import Answered, Unanswered, ask, client
+from flows.wiring import Wiring, wired
+from serving.core.errors import SignalboxError
+from serving.core.health import Level, LevelReport, Status
+from serving.core.model import Alias, VersionRef
+from serving.store import levels, outbox, reports
+from serving.store.database import writing
+from serving.store.levels import StoredLevel
+from serving.store.outbox import Notice, Severity
+from serving.store.registry import RegisteredModel
+from serving.store.reports import Report
+
+KIND = "functional"
+_ROWS = 64
+
+
+@flow(name="check-health")
+def check_health() -> State[Any]:
+    """Measure and store the functional level of every model that declares how."""
+    log = get_run_logger()
+    with wired() as wiring:
+        try:
+            seen = checked(wiring)
+        except SignalboxError as error:
+            return Failed(name="Unavailable", message=str(error))
+    for sentence in seen:
+        log.info("%s", sentence)
+    return Completed(message="; ".join(seen) or "no registered model has a champion")
+
+
+def checked(wiring: Wiring) -> list[str]:
+    """One sentence per model with a champion. Raises `RegistryUnavailable` and `StoreUnavailable`."""
+    key_file = wiring.settings.admin_key_file
+    key = key_file.read_text().strip() if key_file.exists() else None
+    with client(wiring.settings.serving_url, key) as serving:
+        models = wiring.registry.registered_models()
+        champions = [model for _, model in sorted(models.items()) if Alias.CHAMPION in model.aliases]
+        return [sentence for model in champions for sentence in _checked(wiring, serving, model)]
+
+
+def _checked(wiring: Wiring, serving: Any, model: RegisteredModel) -> Iterator[str]:
+    try:
+        evaluation = _declared(wiring, model)
+    except EvaluationRefused as error:
+        yield f"{model.name}: not measured, {error}"
+        return
+    if evaluation is None:
+        yield f"{model.name}: no evaluation set is declared"
+        return
+    rows = min(_ROWS, evaluation.rows)
+    answer = ask(serving, model.name, {name: array[:rows] for name, array in evaluation.inputs.items()})
+    report, version = _report(wiring, model, answer, evaluation.labels[:rows])
+    levels.set_level(wiring.engine, StoredLevel(model.name, Level.FUNCTIONAL, version, report))
+    if report.status is Status.CRITICAL:
+        _alert(wiring, model.name, version, report.message)
+    yield f"{model.name}: {report.status}, {report.message}"
+
+
+def _report(
+    wiring: Wiring, model: RegisteredModel, answer: Answered | Unanswered, labels: Any
+) -> tuple[LevelReport, str | None]:
+    now = wiring.clock.now()
+    if isinstance(answer, Unanswered):
+        return unanswered(answer.problem, now), None
+    accuracy = float(np.mean(np.argmax(answer.output.reshape(len(labels), -1), axis=1) == labels))
+    earlier = reports.latest(wiring.engine, KIND, model.name, answer.version)
+    if earlier is None:
+        _remember(wiring, model.name, answer.version, accuracy, len(labels))
+    baseline = float(earlier.body["accuracy"]) if earlier is not None else None  # type: ignore[arg-type]
+    measured = Measured(accuracy, len(labels), baseline)
+    return graded(measured, wiring.settings.min_functional_accuracy, now), answer.version
+
+
+def _remember(wiring: Wiring, model: str, version: str, accuracy: float, rows: int) -> None:
+    """The first measurement of a version is what later ones are compared with."""
+    report = Report(
+        id=uuid4().hex,
+        kind=KIND,
+        model=model,
+        version=version,
+        verdict="baseline",
+        created_at=wiring.clock.now(),
+        body={"accuracy": accuracy, "rows": rows},
+    )
+    reports.save(wiring.engine, report)
+
+
+def _declared(wiring: Wiring, model: RegisteredModel) -> EvaluationSet | None:
+    ref = VersionRef(model.name, model.aliases[Alias.CHAMPION])
+    uri = declared(model.tags, wiring.registry.version(ref).tags)
+    if uri is None:
+        return None
+    path = wiring.settings.home / "cache" / "evaluation" / f"{sha256(uri.encode()).hexdigest()}.npz"
+    if not path.exists():
+        _fetch(wiring, uri, path)
+    return read_evaluation(path)
+
+
+def _fetch(wiring: Wiring, uri: str, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    download(wiring.client, uri, partial)
+    partial.rename(path)
+
+
+def _alert(wiring: Wiring, model: str, version: str | None, problem: str) -> None:
+    notice = Notice(
+        kind="health_critical",
+        severity=Severity.CRITICAL,
+        title=f"{model} is not healthy: {problem}",
+        model=model,
+        version=version,
+        facts={"level": str(Level.FUNCTIONAL), "problem": problem},
+        dedup_key=f"health:{model}:{Level.FUNCTIONAL}",
+    )
+    with writing(wiring.engine) as connection:
+        outbox.enqueue(connection, notice, wiring.clock.now())

@@ -1,0 +1,1 @@
+"""Health that needs more than one process's own view: what a served model still gets right."""

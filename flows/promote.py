@@ -1,0 +1,114 @@
+"""Flow `promote-model`: a version becomes champion, or the reason why not is told everywhere.
+
+Thin: it normalises parameters, runs the promotion and publishes its outcome. Started by the event
+that serving posts when alias `challenger` is set, by `tend`, by the command line, or by hand.
+"""
+
+import getpass
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from prefect import flow, get_run_logger, runtime
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+
+from flows.rollout.direct import Parts
+from flows.rollout.outcome import Outcome
+from flows.rollout.promotion import Asked, joined, record, work
+from flows.rollout.render import checks_of, outcome_markdown
+from flows.validate_model import validator
+from flows.wiring import Wiring, wired
+from serving.core.errors import RegistryUnavailable, StoreUnavailable
+from serving.store.rollouts import Entry
+
+# Parameters of an event trigger arrive as text, those of a command line as numbers.
+Number = float | int | str | None
+
+
+@flow(name="promote-model", flow_run_name="promote {model} {version}", validate_parameters=True)
+def promote_model(
+    model: str,
+    version: int | str | None = None,
+    strategy: str = "direct",
+    requested_by: str | None = None,
+    asked_at: str | None = None,
+    min_accuracy: Number = None,
+    max_accuracy_drop: Number = None,
+    max_p95_ms: Number = None,
+    max_memory_mb: Number = None,
+) -> State[Any]:
+    """Validate `version` (by default the one alias `challenger` names) and make it the champion."""
+    policy = _numbers(
+        min_accuracy=min_accuracy,
+        max_accuracy_drop=max_accuracy_drop,
+        max_p95_ms=max_p95_ms,
+        max_memory_mb=max_memory_mb,
+    )
+    asked = Asked(
+        model=model,
+        version=_text(version),
+        asked_at=_moment(asked_at),
+        by=_text(requested_by) or f"unverified:{getpass.getuser()}",
+        strategy=_text(strategy) or "direct",
+        policy=policy,
+    )
+    with wired() as wiring:
+        try:
+            outcome = _promote(wiring, asked)
+        except (RegistryUnavailable, StoreUnavailable) as error:
+            # The rollout stays open in the store: the next run takes it up.
+            return Failed(name="Unavailable", message=str(error))
+    publish(outcome, asked)
+    return final_state(outcome)
+
+
+def _promote(wiring: Wiring, asked: Asked) -> Outcome:
+    log = get_run_logger()
+    entry = record(wiring.engine, wiring.registry, asked, wiring.clock)
+    if not isinstance(entry, Entry):
+        return entry
+    if entry.rollout.state.is_terminal:
+        return joined(entry.rollout)
+    log.info("rollout %s %s", entry.rollout.id, "opened" if entry.created else "joined")
+    parts = Parts(wiring.engine, wiring.registry, wiring.guard, wiring.clock, validator(wiring))
+    holder = f"promote:{runtime.flow_run.id or 'local'}"
+    return work(entry.rollout, parts, wiring.leases, holder, log.info)
+
+
+def publish(outcome: Outcome, asked: Asked) -> None:
+    """Leave the report where Prefect's users look for it."""
+    key = re.sub(r"[^a-z0-9]+", "-", asked.model.lower()).strip("-") or "model"
+    create_markdown_artifact(
+        key=f"promotion-{key}", markdown=outcome_markdown(outcome, asked.model), description=outcome.reason
+    )
+    if rows := checks_of(outcome):
+        create_table_artifact(key=f"promotion-{key}-checks", table=rows, description="validation")
+
+
+def final_state(outcome: Outcome) -> State[Any]:
+    """A run that promoted nothing never looks as if it had."""
+    name = outcome.verdict.replace("_", " ").title().replace(" ", "")
+    message = "; ".join((outcome.reason, *outcome.warnings))
+    return Completed(name=name, message=message) if outcome.is_good else Failed(name=name, message=message)
+
+
+def _text(value: object) -> str | None:
+    """Text of a parameter; nothing and blanks are None."""
+    text = "" if value is None else str(value).strip()
+    return text if text and text.lower() != "none" else None
+
+
+def _numbers(**given: Number) -> Mapping[str, float]:
+    return {name: float(text) for name, value in given.items() if (text := _text(value)) is not None}
+
+
+def _moment(asked_at: str | None) -> datetime:
+    """When this was asked: as told, else when the run was due."""
+    if (text := _text(asked_at)) is not None:
+        moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    due = runtime.flow_run.scheduled_start_time
+    return due if due is not None else datetime.now(UTC)

@@ -1,0 +1,127 @@
+"""Flow `reconcile`: starts missed challengers, takes up abandoned rollouts, repeats what failed.
+
+Called by `tend` every minute and on demand. Compares the registry with the store and acts on the
+difference; finding nothing to do is its normal outcome, and it says so.
+"""
+
+import getpass
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+from prefect import flow, get_run_logger
+from prefect.client.schemas.objects import State
+from prefect.deployments import run_deployment
+from prefect.states import Completed, Failed
+
+from flows.rollout.attention import Action, attention
+from flows.rollout.promotion import Asked, record, tidy
+from flows.wiring import Wiring, wired
+from serving.core.errors import ChangeRefused, RegistryUnavailable, SignalboxError
+from serving.core.model import Alias
+from serving.store import overrides, rollouts, sightings
+from serving.store.guard import Wish
+from serving.store.registry import RegisteredModel
+from serving.store.rollouts import Entry, Rollout
+
+DEPLOYMENT = "promote-model/promote-model"
+_RESTART_SECONDS = 120
+# Serving writes its own rollbacks to the registry; this is for one that died before it could.
+_OVERRIDE_PATIENCE = timedelta(seconds=30)
+
+
+@flow(name="reconcile")
+def reconcile() -> State[Any]:
+    """Bring what was left undone to its end."""
+    log = get_run_logger()
+    with wired() as wiring:
+        try:
+            done = reconciled(wiring)
+        except SignalboxError as error:
+            return Failed(name="Unavailable", message=str(error))
+    for sentence in done:
+        log.info("%s", sentence)
+    return Completed(message="; ".join(done) or "nothing was left undone")
+
+
+def reconciled(wiring: Wiring) -> list[str]:
+    """What was done, one sentence each. Raises `RegistryUnavailable` and `StoreUnavailable`."""
+    models = wiring.registry.registered_models()
+    open_by_model = {rollout.model: rollout for rollout in rollouts.open_rollouts(wiring.engine)}
+    done = [*_overrides(wiring, models)]
+    for name in sorted(models.keys() | open_by_model.keys()):
+        try:
+            done += _tended(wiring, name, models.get(name), open_by_model.get(name))
+        except (RegistryUnavailable, ChangeRefused) as error:
+            done.append(f"{name}: {error}")
+    return done
+
+
+def _tended(
+    wiring: Wiring, name: str, model: RegisteredModel | None, open_rollout: Rollout | None
+) -> Iterator[str]:
+    now = wiring.clock.now()
+    named = model.aliases.get(Alias.CHALLENGER) if model is not None else None
+    sightings.see(wiring.engine, name, Alias.CHALLENGER, named, now)
+    challenger = sightings.current(wiring.engine, name, Alias.CHALLENGER)
+    ended = (r for r in rollouts.recent(wiring.engine, name) if r.version == named and r.state.is_terminal)
+    needed = attention(challenger, open_rollout, next(ended, None), now)
+    if needed.action is Action.TIDY and needed.rollout is not None:
+        with wiring.guard.holding(name, f"tend:{needed.rollout.id}") as lease:
+            warnings = tidy(needed.rollout, wiring.registry, wiring.guard, lambda: lease)
+        yield f"{name}: {needed.reason}; {'; '.join(warnings) or 'taken away'}"
+    elif needed.action is Action.TAKE_UP and needed.rollout is not None:
+        start_promotion(needed.rollout, wiring)
+        yield f"{name}: {needed.reason}; started again"
+    elif needed.action is Action.START and challenger is not None:
+        by = f"tend (alias challenger, unverified:{getpass.getuser()})"
+        asked = Asked(model=name, version=challenger.version, asked_at=challenger.seen_at, by=by)
+        entry = record(wiring.engine, wiring.registry, asked, wiring.clock)
+        if isinstance(entry, Entry) and not entry.rollout.state.is_terminal:
+            start_promotion(entry.rollout, wiring)
+            yield f"{name}: {needed.reason}; started"
+        else:
+            reason = entry.reason if not isinstance(entry, Entry) else "it has just ended"
+            yield f"{name}: {needed.reason}; not started: {reason}"
+
+
+def start_promotion(rollout: Rollout, wiring: Wiring) -> None:
+    """Have a worker carry an open rollout on. Asking again within two minutes starts no second run."""
+    period = int(wiring.clock.now().timestamp()) // _RESTART_SECONDS
+    run_deployment(
+        DEPLOYMENT,
+        parameters={
+            "model": rollout.model,
+            "version": rollout.version,
+            "strategy": rollout.strategy,
+            "requested_by": rollout.requested_by,
+            "asked_at": rollout.created_at.isoformat(),
+        },
+        timeout=0,
+        as_subflow=False,
+        idempotency_key=f"{rollout.id}:{period}",
+    )
+
+
+def _overrides(wiring: Wiring, models: dict[str, RegisteredModel]) -> Iterator[str]:
+    """Tell the registry of rollbacks whose server died before it could."""
+    for override in overrides.active(wiring.engine):
+        model = models.get(override.model)
+        is_due = wiring.clock.now() - override.laid_at >= _OVERRIDE_PATIENCE
+        if model is None or not is_due or model.aliases.get(override.role) != override.not_version:
+            continue
+        wish = Wish(
+            model=override.model,
+            alias=override.role,
+            to_version=override.answer_with,
+            actor=override.actor,
+            reason=override.reason,
+            only_from=frozenset({override.not_version}),
+        )
+        with (
+            suppress(ChangeRefused),
+            wiring.guard.holding(override.model, f"tend:{override.id}", preempt=True) as lease,
+        ):
+            move = wiring.guard.move(wish, lease)
+            yield f"{override.model}: rollback to {override.answer_with}: registry write {move.verdict}"

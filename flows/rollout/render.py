@@ -1,0 +1,49 @@
+"""A promotion's outcome as people read it: markdown for Prefect and MLflow, rows for tables."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from flows.rollout.outcome import Outcome
+from serving.store.rollouts import Rollout
+
+
+def outcome_markdown(outcome: Outcome, model: str) -> str:
+    """The whole report."""
+    lines = [f"# {model}: {outcome.verdict.replace('_', ' ')}", "", outcome.reason, ""]
+    lines += [f"- warning: {warning}" for warning in outcome.warnings]
+    if outcome.rollout is not None:
+        lines += _facts(outcome.rollout)
+    if rows := checks_of(outcome):
+        lines += ["", "| check | verdict | what was seen |", "|---|---|---|"]
+        lines += [f"| {row['check']} | {row['verdict']} | {_cell(row['message'])} |" for row in rows]
+    return "\n".join(lines)
+
+
+def checks_of(outcome: Outcome) -> list[dict[str, str]]:
+    """One row per check of the validation, none where there was none."""
+    evidence = (outcome.rollout.evidence if outcome.rollout is not None else None) or {}
+    checks = evidence.get("checks", [])
+    return [_row(check) for check in checks] if isinstance(checks, list) else []
+
+
+def _facts(rollout: Rollout) -> list[str]:
+    point = rollout.restore_point or {}
+    applied = (rollout.evidence or {}).get("applied")
+    facts = [
+        ("version", rollout.version),
+        ("champion before", point.get("champion") or "none"),
+        ("asked for by", rollout.requested_by),
+        ("rollout", rollout.id),
+        ("began", rollout.created_at.isoformat(timespec="seconds")),
+        ("ended", rollout.finished_at.isoformat(timespec="seconds") if rollout.finished_at else "still open"),
+        ("workers", applied),
+    ]
+    return [f"- {name}: {value}" for name, value in facts if value is not None]
+
+
+def _row(check: Mapping[str, Any]) -> dict[str, str]:
+    return {name: str(check.get(name, "")) for name in ("check", "verdict", "message")}
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

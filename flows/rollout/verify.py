@@ -1,0 +1,55 @@
+"""Whether a change has reached every serving worker: pure, over their heartbeats.
+
+Source of the rule: a change is applied once every live worker reports a probe of the wanted version
+that began after the write.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from serving.store.workers import Beat, WorkerModel
+
+
+class Verdict(StrEnum):
+    APPLIED = "applied"
+    WAITING = "waiting"
+    REFUSED = "refused"
+    NO_WORKERS = "no_workers"
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """The verdict, and one sentence per worker that explains it."""
+
+    verdict: Verdict
+    evidence: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return "; ".join(self.evidence) or "no serving worker is alive"
+
+
+def applied(beats: Sequence[Beat], model: str, version: str, written_at: datetime) -> Applied:
+    """Whether every live worker answers with `version` since `written_at`."""
+    if not beats:
+        return Applied(Verdict.NO_WORKERS, ())
+    states = [_state(beat, beat.models.get(model), version, written_at) for beat in beats]
+    evidence = tuple(f"{beat.worker}: {sentence}" for beat, (_, sentence) in zip(beats, states, strict=True))
+    verdicts = {verdict for verdict, _ in states}
+    for worst in (Verdict.REFUSED, Verdict.WAITING):
+        if worst in verdicts:
+            return Applied(worst, evidence)
+    return Applied(Verdict.APPLIED, evidence)
+
+
+def _state(beat: Beat, model: WorkerModel | None, version: str, written_at: datetime) -> tuple[Verdict, str]:
+    if model is None:
+        return Verdict.WAITING, "does not know the model yet"
+    if version in model.refused:
+        return Verdict.REFUSED, f"refused version {version}: {model.refused[version]}"
+    if model.champion != version or model.proof is None:
+        return Verdict.WAITING, f"answers with version {model.champion or 'none'}"
+    if model.proof.started_at < written_at:
+        return Verdict.WAITING, "was probed last before the change"
+    return Verdict.APPLIED, f"answered a probe with version {version} ({model.proof.digest[:12]})"

@@ -1,0 +1,55 @@
+"""A change is applied once every live worker proved it since the write."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from flows.rollout.verify import Verdict, applied
+from serving.store.workers import Beat, Proof, WorkerModel
+
+WRITTEN = datetime(2026, 3, 1, 12, tzinfo=UTC)
+TICK = timedelta(microseconds=1)
+
+
+def beat(
+    worker: str = "a",
+    *,
+    champion: str | None = "2",
+    proven_at: datetime | None = WRITTEN,
+    refused: dict[str, str] | None = None,
+) -> Beat:
+    proof = Proof("2", "d" * 64, proven_at) if proven_at is not None else None
+    model = WorkerModel(champion, proof, refused or {})
+    return Beat(worker, "http://127.0.0.1:8080", WRITTEN, WRITTEN, {"digits": model})
+
+
+STRANGER = Beat("c", "http://127.0.0.1:8082", WRITTEN, WRITTEN, {})
+
+
+@pytest.mark.parametrize(
+    ("beats", "expected"),
+    [
+        pytest.param([], Verdict.NO_WORKERS, id="nobody"),
+        pytest.param([beat()], Verdict.APPLIED, id="proven at the moment of the write"),
+        pytest.param([beat(proven_at=WRITTEN - TICK)], Verdict.WAITING, id="proven before the write"),
+        pytest.param([beat(proven_at=None)], Verdict.WAITING, id="never proven"),
+        pytest.param([beat(champion="1")], Verdict.WAITING, id="answers with the old one"),
+        pytest.param([beat(champion=None)], Verdict.WAITING, id="answers with nothing"),
+        pytest.param([beat(), beat("b", champion="1")], Verdict.WAITING, id="one of two lags"),
+        pytest.param([beat(), STRANGER], Verdict.WAITING, id="one does not know the model"),
+        pytest.param([beat(), beat("b", refused={"2": "broken"})], Verdict.REFUSED, id="one of two refuses"),
+        pytest.param([beat(refused={"3": "broken"})], Verdict.APPLIED, id="another version was refused"),
+        pytest.param(
+            [beat("a", champion="1"), beat("b", refused={"2": "broken"})], Verdict.REFUSED, id="worst wins"
+        ),
+    ],
+)
+def test_applied(beats: list[Beat], expected: Verdict) -> None:
+    """Both sides of every boundary."""
+    assert applied(beats, "digits", "2", WRITTEN).verdict is expected
+
+
+def test_applied_names_every_worker_and_what_it_said() -> None:
+    seen = applied([beat("a"), beat("b", refused={"2": "wrong shape"})], "digits", "2", WRITTEN)
+    assert "a: answered a probe" in str(seen)
+    assert "b: refused version 2: wrong shape" in str(seen)
