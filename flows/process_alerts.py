@@ -28,7 +28,9 @@ Log = logging.Logger | logging.LoggerAdapter[Any]
 def process_alerts() -> State[None]:
     """Deliver the notices that are due; the run's message says what was delivered and what was kept."""
     with wired() as wiring:
-        done = deliver_notices(wiring, get_run_logger())
+        log = get_run_logger()
+        done = deliver_notices(wiring, log)
+        log.info(done.sentence())
     return Completed(message=done.sentence())
 
 
@@ -38,5 +40,4 @@ def deliver_notices(wiring: Wiring, log: Log) -> Delivered:
     done = deliver(wiring.engine, channels, wiring.clock)
     for sentence in done.news:
         log.warning(sentence)
-    log.info(done.sentence())
     return done

@@ -5,6 +5,7 @@ passed on, ambient addresses of other MLflow and Prefect servers are replaced by
 """
 
 import os
+import sys
 import tempfile
 from collections.abc import Mapping
 from ipaddress import ip_address
@@ -21,6 +22,45 @@ _PREFIX = "SIGNALBOX_"
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _LOOPBACK_HOSTS = "localhost,127.0.0.1,::1"
 
+PREFECT_BEHAVIOUR = {
+    # A run that an event or a person asked for starts within seconds.
+    "PREFECT_WORKER_QUERY_SECONDS": "1",
+    # By default a run's process is started ten seconds early and waits.
+    "PREFECT_WORKER_PREFETCH_SECONDS": "1",
+    # In memory, a restart of the server would leave every slot of a killed run taken for ever.
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+    # Growth is bounded: a minutely flow leaves half a million runs a year.
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(7 * 86400),
+    "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": "P2D",
+    # Nothing is sent to anybody, and no process samples itself.
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_TELEMETRY_ENABLE_RESOURCE_METRICS": "false",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    "DO_NOT_TRACK": "1",
+    # Output goes to log files, and nobody is there to answer.
+    "PREFECT_CLI_PROMPT": "false",
+    "PREFECT_CLI_COLORS": "false",
+    "PREFECT_LOGGING_COLORS": "false",
+}
+# Settings of another Prefect that the user works with; they must not reach ours.
+_AMBIENT_PREFECT = {
+    "PREFECT_API_URL",
+    "PREFECT_API_KEY",
+    "PREFECT_API_AUTH_STRING",
+    "PREFECT_API_SSL_CERT_FILE",
+    "PREFECT_API_TLS_INSECURE_SKIP_VERIFY",
+    "PREFECT_HOME",
+    "PREFECT_PROFILE",
+    "PREFECT_PROFILES_PATH",
+    "PREFECT_SERVER_API_AUTH_STRING",
+    "PREFECT_SERVER_API_HOST",
+    "PREFECT_SERVER_API_PORT",
+    "PREFECT_SERVER_DATABASE_CONNECTION_URL",
+    "PREFECT_API_DATABASE_CONNECTION_URL",
+    "PREFECT_UI_API_URL",
+}
+
 
 class FlowSettings(StoreSettings):
     """`SIGNALBOX_*` variables of the `signalbox` command and the flows."""
@@ -33,7 +73,6 @@ class FlowSettings(StoreSettings):
     replica_urls: str = Field(
         "", description="Comma-separated URLs of further serving replicas, for emergency rollback."
     )
-    prefect_api_url: str = Field("http://127.0.0.1:4200/api", description="Prefect API that runs the flows.")
     min_functional_accuracy: float = Field(
         0.8, ge=0, le=1, description="Accuracy on its declared set below which a model's health is a warning."
     )
@@ -61,7 +100,7 @@ class FlowSettings(StoreSettings):
             values["serving_url"] = f"http://{host}:{values.get('port') or 8080}"
         return values
 
-    @field_validator("serving_url", "prefect_api_url")
+    @field_validator("serving_url")
     @classmethod
     def _without_trailing_slash(cls, url: str) -> str:
         return url.rstrip("/")
@@ -116,10 +155,30 @@ def part_environment(settings: FlowSettings) -> dict[str, str]:
         "SIGNALBOX_HOST": settings.bind_host,
         "SIGNALBOX_PORT": str(settings.bind_port),
         "MLFLOW_TRACKING_URI": settings.mlflow_url,
-        "PREFECT_API_URL": settings.prefect_api_url,
         "PYTHONUNBUFFERED": "1",
+        # Flow runs are started as `python3`, which must be the one that has Signalbox installed.
+        "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))),
     }
-    return {**os.environ, **_dotenv(), **_as_variables(settings), **_proxy_exemption(), **ours}
+    ambient = {name: value for name, value in os.environ.items() if name not in _AMBIENT_PREFECT}
+    prefect = _prefect_variables(settings)
+    return {**ambient, **_dotenv(), **_as_variables(settings), **_proxy_exemption(), **prefect, **ours}
+
+
+def _prefect_variables(settings: FlowSettings) -> dict[str, str]:
+    """Where Prefect is and how it behaves; of the behaviour, what the user set for Prefect outranks ours."""
+    found = {
+        "PREFECT_HOME": str(settings.home / "prefect"),
+        "PREFECT_API_URL": settings.prefect_api_url,
+    }
+    if settings.prefect_api_key is not None:
+        found["PREFECT_API_KEY"] = settings.prefect_api_key.get_secret_value()
+    if settings.prefect_api_auth_string is not None:
+        secret = settings.prefect_api_auth_string.get_secret_value()
+        found |= {"PREFECT_API_AUTH_STRING": secret, "PREFECT_SERVER_API_AUTH_STRING": secret}
+    if settings.ca_bundle is not None:
+        found["PREFECT_API_SSL_CERT_FILE"] = str(settings.ca_bundle)
+    chosen = {name: os.environ[name] for name in PREFECT_BEHAVIOUR if name in os.environ}
+    return {**PREFECT_BEHAVIOUR, **chosen, **found}
 
 
 def runtime_folder() -> Path:

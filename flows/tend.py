@@ -12,14 +12,19 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from flows.check_health import checked
-from flows.process_alerts import processed
+from flows.process_alerts import deliver_notices
 from flows.reconcile import reconciled
 from flows.wiring import Wiring, wired
+
+
+def _delivered(wiring: Wiring) -> list[str]:
+    return [deliver_notices(wiring, get_run_logger()).sentence()]
+
 
 STEPS: tuple[tuple[str, Callable[[Wiring], list[str]]], ...] = (
     ("reconcile", reconciled),
     ("check-health", checked),
-    ("process-alerts", processed),
+    ("process-alerts", _delivered),
 )
 
 

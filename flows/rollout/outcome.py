@@ -41,7 +41,8 @@ def notice_of(rollout: Rollout, verdict: Verdict, reason: str) -> Notice:
     """What people are told of a finished rollout."""
     point = rollout.restore_point or {}
     return Notice(
-        kind=verdict.value,
+        # Serving announces the rollback itself; this tells what became of the promotion.
+        kind=(Verdict.REFUSED if verdict is Verdict.ROLLED_BACK else verdict).value,
         severity=Severity.INFO if verdict is Verdict.PROMOTED else Severity.WARNING,
         title=_TITLES[verdict].format(model=rollout.model, version=rollout.version),
         model=rollout.model,

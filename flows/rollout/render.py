@@ -42,7 +42,12 @@ def _facts(rollout: Rollout) -> list[str]:
 
 
 def _row(check: Mapping[str, Any]) -> dict[str, str]:
-    return {name: str(check.get(name, "")) for name in ("check", "verdict", "message")}
+    verdict = str(check.get("verdict", "")).replace("_", " ")
+    return {
+        "check": str(check.get("name", "")).replace("_", " "),
+        "verdict": verdict,
+        "message": str(check.get("message", "")),
+    }
 
 
 def _cell(text: str) -> str:
