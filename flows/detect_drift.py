@@ -7,7 +7,7 @@ on demand. Its final message says what was checked, also when that was nothing.
 import re
 from typing import Any
 
-from prefect import flow, get_run_logger, task
+from prefect import flow, get_run_logger, runtime, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
@@ -15,34 +15,47 @@ from prefect.states import Completed, Failed
 
 from flows.drift.verdict import DriftReport, Verdict
 from flows.drift_check import DriftDone, asked, check_drift
-from flows.settings import FlowSettings
-from flows.wiring import wired
-from serving.core.errors import SignalboxError
+from flows.wiring import Wiring, wired
+from serving.core.errors import RegistryUnavailable, SignalboxError
 from serving.store.inference_log import log_folder, logged_models
 
+# Parameters of an event trigger arrive as text, those of a command line as numbers.
+Number = int | str | None
 
-@flow(name="detect-drift", flow_run_name="drift of {model}")
-def detect_drift(
-    model: str | None = None, version: int | str | None = None, rows: int | str | None = None
-) -> State[Any]:
-    """Check `model`, or every model with logged rows, over its newest `rows`."""
-    settings = FlowSettings()
-    folder = log_folder(settings.home)
+
+def _run_name() -> str:
+    return f"drift of {runtime.flow_run.parameters.get('model') or 'every model'}"
+
+
+@flow(name="detect-drift", flow_run_name=_run_name)
+def detect_drift(model: str | None = None, version: Number = None, rows: Number = None) -> State[Any]:
+    """Check `model`, or every registered model with logged rows, over its newest `rows`."""
     named = (model or "").strip()
-    models = [named] if named else [name for name in logged_models(folder) if settings.serves(name)]
+    try:
+        with wired() as wiring:
+            models = [named] if named else _logged(wiring)
+            folder = log_folder(wiring.settings.home)
+    except RegistryUnavailable as error:
+        return Failed(name="Unavailable", message=f"nothing was checked: {error}")
     if not models:
-        return Completed(name="NothingToCheck", message=f"no model has logged rows yet in {folder}")
-    outcomes = [_outcome(name, version, rows) for name in models]
-    message = "; ".join(
-        f"{name}: {said}" for name, said in zip(models, (o[1] for o in outcomes), strict=True)
-    )
-    return _final_state([outcome[0] for outcome in outcomes], message)
+        return Completed(name="NothingToCheck", message=f"no registered model has logged rows in {folder}")
+    verdicts, said = [], []
+    for name in models:
+        state: State[Any] = check_one(name, version, rows, return_state=True)
+        report = state.result() if state.is_completed() else None
+        verdicts.append(report.verdict if report else None)
+        said.append(f"{name}: {report.message if report else state.message}")
+    return _final_state(verdicts, "; ".join(said))
 
 
 @task(name="check drift", task_run_name="drift of {model}", cache_policy=NO_CACHE, persist_result=False)
-def check_one(model: str, version: int | str | None, rows: int | str | None) -> DriftReport:
-    with wired() as wiring:
-        done = check_drift(wiring, asked(wiring.settings, model, version, rows))
+def check_one(model: str, version: Number, rows: Number) -> DriftReport | State[Any]:
+    """One model's report; failed, with the reason in a sentence, where it could not be checked."""
+    try:
+        with wired() as wiring:
+            done = check_drift(wiring, asked(wiring.settings, model, version, rows))
+    except SignalboxError as error:
+        return Failed(message=str(error))
     get_run_logger().info("%s: %s", model, done.report.message)
     publish(done)
     return done.report
@@ -61,13 +74,10 @@ def publish(done: DriftDone) -> None:
         create_table_artifact(key=f"drift-{key}-columns", table=rows(done.report), description="columns")
 
 
-def _outcome(model: str, version: int | str | None, rows: int | str | None) -> tuple[Verdict | None, str]:
-    """A model's verdict and sentence; None where it could not be checked, which stops no other model."""
-    try:
-        report = check_one(model, version, rows)
-    except SignalboxError as error:
-        return None, str(error)
-    return report.verdict, report.message
+def _logged(wiring: Wiring) -> list[str]:
+    """Models with rows in the log; what was deleted from the registry is nobody's concern any more."""
+    registered = wiring.registry.registered_models()
+    return [name for name in logged_models(log_folder(wiring.settings.home)) if name in registered]
 
 
 def _final_state(verdicts: list[Verdict | None], message: str) -> State[Any]:

@@ -2,6 +2,8 @@
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import uvicorn
 import uvloop
@@ -56,6 +58,13 @@ class DrainingServer(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, server: Server) -> None:
         super().__init__(config)
         self._readiness = server.readiness
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """As the base class, which then raises the signal again: that would end us before we tidied up."""
+        with super().capture_signals():
+            yield
+            self._captured_signals.clear()
 
     async def shutdown(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
         self._readiness.is_draining = True

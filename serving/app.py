@@ -9,12 +9,14 @@ import socket
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from random import Random
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
+from serving.announce import Announcer
 from serving.api.access import Access, KeyFile
 from serving.api.audit import audit_routes
 from serving.api.edge import Edge
@@ -29,9 +31,11 @@ from serving.core.errors import StoreUnavailable, StoreUnusable
 from serving.followed import FollowedModel, Visibility
 from serving.follower import Follower
 from serving.health import Health
+from serving.heartbeat import Heartbeat, Identity
 from serving.inference import Inference
 from serving.ledger import Ledger
 from serving.library import Library
+from serving.notices import log_dropping
 from serving.overrides import Overrides
 from serving.protocol.endpoints import protocol_routes
 from serving.protocol.infer import InferEndpoint
@@ -43,13 +47,17 @@ from serving.settings import ServingSettings
 from serving.store.artifacts import ArtifactCache
 from serving.store.database import check, open_engine, upgrade
 from serving.store.guard import Guard
+from serving.store.inference_log import log_folder
 from serving.store.journal import Journal
 from serving.store.leases import Leases
+from serving.store.orchestrator import connect_async as connect_to_prefect
 from serving.store.overrides import OverrideFile
 from serving.store.record import Record
 from serving.store.registry import Registry, connect
 from serving.store.trail import Trail
+from serving.telemetry.inference_log import InferenceLog
 from serving.telemetry.metrics import Metrics
+from serving.telemetry.parts import Keeping, PartFolder
 from serving.write_back import WriteBack
 
 
@@ -108,6 +116,15 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
         holder = f"serving:{socket.gethostname()}:{settings.port}:{os.getpid()}"
         write_back = WriteBack(guard, overrides, library, visibility, ledger, holder, clock)
         stack.push_async_callback(write_back.close)
+        prefect = connect_to_prefect(settings)
+        stack.push_async_callback(prefect.aclose)
+        announcer = Announcer(prefect, ledger, clock)
+        stack.push_async_callback(announcer.close)
+
+        def after_turn(model: FollowedModel) -> None:
+            write_back.consider(model)
+            announcer.consider(model)
+
         follower = Follower(
             settings,
             models,
@@ -118,15 +135,23 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             ledger,
             metrics,
             clock,
-            write_back.consider,
+            after_turn,
         )
         stack.push_async_callback(follower.close)
-        rollbacks = Rollbacks(settings, models, library, visibility, overrides, ledger, metrics, clock)
-        inference = Inference(routes, models, rollbacks.judge, metrics, clock)
+        rollbacks = Rollbacks(
+            settings, models, library, visibility, overrides, ledger, metrics, clock, follower.wake
+        )
+        inference_log = _inference_log(settings, metrics, ledger, clock)
+        inference_log.start()
+        stack.push_async_callback(asyncio.to_thread, inference_log.close)
+        inference = Inference(routes, models, rollbacks.judge, metrics, inference_log, clock)
         health = Health(models, follower, inference, ledger, clock, settings.probe_seconds)
         readiness = Readiness(models, follower)
         await restore(await asyncio.to_thread(record.read), models, library, overrides, visibility)
-        await _background(stack, follower.run(), health.run())
+        identity = Identity(holder, f"http://{settings.host}:{settings.port}", clock.now())
+        heartbeat = Heartbeat(identity, models, health, ledger, clock)
+        stack.push_async_callback(heartbeat.leave)
+        await _background(stack, follower.run(), health.run(), heartbeat.run())
 
         framework = _framework(metrics)
         for router in (
@@ -151,6 +176,26 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             hosts=settings.allowed_hosts,
         )
         yield Server(Edge(access, endpoint, framework), readiness)
+
+
+def _inference_log(settings: ServingSettings, metrics: Metrics, ledger: Ledger, clock: Clock) -> InferenceLog:
+    chance = Random()
+    parts = PartFolder(
+        log_folder(settings.home),
+        f"{socket.gethostname()}-{os.getpid()}",
+        Keeping(settings.log_retention_days, settings.log_max_mb << 20),
+        settings.log_privacy,
+        raw_ratio=settings.log_raw_ratio,
+        chance=chance,
+    )
+    return InferenceLog(
+        parts,
+        metrics,
+        clock,
+        sampling_ratio=settings.log_sampling_ratio,
+        chance=chance,
+        on_trouble=lambda model, reason: ledger.notify(log_dropping(model, reason)),
+    )
 
 
 def _prepare_store(url: str) -> None:

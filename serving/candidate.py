@@ -8,6 +8,7 @@ import logging
 import shutil
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,9 +18,9 @@ from serving.core.clock import Clock
 from serving.core.digest import tree_digest
 from serving.core.errors import ArtifactRefused, StoreUnavailable
 from serving.core.model import Tag
-from serving.formats.artifact import inspect_artifact, payload_files
-from serving.formats.loader import load
-from serving.formats.selftest import Verdict, self_test
+from serving.formats.artifact import Artifact, inspect_artifact, payload_files
+from serving.formats.loader import LoadedModel, load
+from serving.formats.selftest import Verdict, probe_inputs, self_test
 from serving.pool import LoadedVersion, Provenance, VersionKey
 from serving.store import digests
 from serving.store.artifacts import ArtifactCache, CachedArtifact
@@ -29,6 +30,7 @@ from serving.store.registry import ModelVersion, Registry
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
+_WARM_UP_RUNS = 3
 
 
 class Preparation:
@@ -111,6 +113,7 @@ class Preparation:
                 f"version {provenance.key.ref} failed its self-test on {tested.basis}: {tested.reason}",
                 next_step="register a version whose outputs match what it declares",
             )
+        _warm_up(model, artifact)
         return LoadedVersion(
             provenance, artifact, model, tested, self._clock.now(), workers=max(2, self._threads)
         )
@@ -141,6 +144,16 @@ async def in_thread(work: Callable[[], Result], discard: Callable[[Result], None
 
     threading.Thread(target=run, name="prepare", daemon=True).start()
     return await done
+
+
+def _warm_up(model: LoadedModel, artifact: Artifact) -> None:
+    """Let lazy compilers do their work before the first caller: TorchScript optimises its first few runs."""
+    probe = probe_inputs(model, artifact)
+    if probe is None:
+        return
+    for _ in range(_WARM_UP_RUNS):
+        with suppress(Exception):  # the self-test has judged it; this only spends time ahead
+            model.predict(probe.inputs)
 
 
 def _payload_digest(cached: CachedArtifact) -> str:

@@ -5,11 +5,13 @@ never while something loads.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
+from serving.core.errors import StoreUnavailable
 from serving.core.model import Alias, VersionRef
 from serving.pool import LoadedVersion, VersionKey
 from serving.reconcile import Refusal
@@ -29,6 +31,18 @@ class Preparing:
     key: VersionKey
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a change alters and a failed one puts back."""
+
+    served: Mapping[str, LoadedVersion]
+    previous: LoadedVersion | None
+    champions: tuple[ServedVersion, ...]
+    watch: Watch | None
+    window: AnswerWindow
+    swapped_at: datetime | None
+
+
 @dataclass(slots=True)
 class FollowedModel:
     name: str
@@ -41,12 +55,14 @@ class FollowedModel:
     watch: Watch | None = None
     window: AnswerWindow = field(default_factory=AnswerWindow)
     orphaned_since: datetime | None = None
+    swapped_at: datetime | None = None
     recorded_champion: str | None = None
     is_rolling_back: bool = False
     alerted_for: VersionKey | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     task: asyncio.Task[None] | None = None
     preparing: Preparing | None = None
+    kept: list[LoadedVersion] = field(default_factory=list)
 
     @property
     def champion(self) -> LoadedVersion | None:
@@ -62,10 +78,27 @@ class FollowedModel:
 
     def in_use(self) -> list[LoadedVersion]:
         """Versions that must stay in memory."""
-        return [*self.served.values(), *([self.previous] if self.previous is not None else [])]
+        return [*self.served.values(), *([self.previous] if self.previous is not None else []), *self.kept]
+
+    @contextmanager
+    def keeping(self, version: LoadedVersion) -> Iterator[None]:
+        """Hold a version in memory that was chosen, but waits for the lock to take its place."""
+        self.kept.append(version)
+        try:
+            yield
+        finally:
+            self.kept.remove(version)
 
     def routes(self) -> ModelRoutes:
         return ModelRoutes(by_alias=dict(self.served), previous=self.previous)
+
+    def as_restored(self) -> RegisteredModel | None:
+        """What the registry named when this model was last served, as far as the local record tells."""
+        champion = self.champion
+        if champion is None:
+            return None
+        aliases = {alias: version.ref.version for alias, version in self.served.items()}
+        return RegisteredModel(self.name, champion.key.created_ms, aliases, tags={}, description="")
 
     def prepare(self, alias: str, key: VersionKey) -> None:
         self.preparing = Preparing(alias, key)
@@ -83,9 +116,42 @@ class FollowedModel:
         kept = [earlier for earlier in self.champions if not _is_same(earlier, version)]
         self.champions = [*kept, version][-_MAX_CHAMPIONS:]
 
+    def succeed(
+        self,
+        new: LoadedVersion,
+        served: ServedVersion,
+        left: str | None,
+        now: datetime,
+        watch_for: timedelta,
+    ) -> None:
+        """Settle who stands in for the new champion, and until when the change is watched.
+
+        `left` is the version a rollback left for it: that one never stands in, and nobody watches.
+        """
+        old = self.champion or self.previous
+        self.crown(served)
+        self.window, self.watch, self.previous = AnswerWindow(), None, None
+        self.swapped_at = now
+        if left is not None:
+            self.dethrone(VersionRef(self.name, left))
+        elif old is not None and old.key != new.key:
+            self.previous = old
+            self.watch = Watch(new.ref.version, old.ref.version, by_hand=True, until=now + watch_for)
+
     def dethrone(self, ref: VersionRef) -> None:
         """Forget a version that failed: it never becomes `previous`."""
         self.champions = [earlier for earlier in self.champions if earlier.version != ref.version]
+
+    def standing(self) -> Standing:
+        return Standing(
+            dict(self.served), self.previous, tuple(self.champions), self.watch, self.window, self.swapped_at
+        )
+
+    def put_back(self, standing: Standing) -> None:
+        """Undo a change that could not be made durable."""
+        self.served, self.champions = dict(standing.served), list(standing.champions)
+        self.previous, self.watch, self.window = standing.previous, standing.watch, standing.window
+        self.swapped_at = standing.swapped_at
 
     def record(self, cache_folder: Path) -> ModelRecord:
         watch = self.watch
@@ -110,10 +176,13 @@ class Visibility:
         self._writing = asyncio.Lock()
 
     async def publish(self, model: FollowedModel) -> None:
-        """Call with the model's lock held."""
+        """Call with the model's lock held. Raises `StoreUnavailable` when the disk refuses; nothing shows."""
         async with self._writing:
             records = {m.name: m.record(self._cache_folder) for m in self._models.values() if m.served}
-            await asyncio.to_thread(self._record.write, records)
+            try:
+                await asyncio.to_thread(self._record.write, records)
+            except OSError as error:
+                raise StoreUnavailable(f"the local record could not be written: {error}") from error
         self._routes.publish(model.name, model.routes())
 
     def show(self, model: FollowedModel) -> None:

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
 from serving.core.clock import Clock
-from serving.core.errors import NotServed, RegistryUnavailable, SignalboxError
+from serving.core.errors import NotServed, RegistryUnavailable, SignalboxError, StoreUnavailable
 from serving.core.model import Alias
-from serving.followed import FollowedModel, Visibility, as_served
+from serving.followed import FollowedModel, Standing, Visibility, as_served, find_served
 from serving.ledger import Ledger
 from serving.library import ACTOR, Library
 from serving.notices import champion_orphaned, version_refused
@@ -31,7 +31,6 @@ from serving.reconcile import (
 from serving.settings import ServingSettings
 from serving.store.registry import RegisteredModel, Registry
 from serving.telemetry.metrics import Metrics
-from serving.watch import AnswerWindow, Watch
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +89,10 @@ class Follower:
 
     def wanted(self, model: FollowedModel) -> dict[str, VersionKey]:
         """What every alias should answer with, overrides included."""
-        return wishes(model.registered, self._overrides.of(model.name))
+        registered = model.registered
+        if registered is None and self.registry_read_at is None:
+            registered = model.as_restored()
+        return wishes(registered, self._overrides.of(model.name))
 
     async def _sleep_until_woken(self) -> None:
         try:
@@ -104,17 +106,26 @@ class Follower:
         try:
             registered = await asyncio.to_thread(self._registry.registered_models)
         except RegistryUnavailable as error:
-            self._note_registry(str(error))
+            await self._carry_on(str(error))
             return
         served = [name for name, model in self._models.items() if model.served]
         if registry_lost_everything(registered, served):
-            self._note_registry(f"MLflow at {self._registry.url} names none of the models being served")
+            await self._carry_on(f"MLflow at {self._registry.url} names none of the models being served")
             return
         self._note_registry(None)
-        self.registry_read_at = self._clock.now()
         await self._overrides.refresh(registered)
         for name in registered.keys() | self._models.keys():
             self._follow(self._models.setdefault(name, FollowedModel(name)), registered.get(name))
+        self.registry_read_at = self._clock.now()  # now that every wish is known, readiness may ask
+        await self._ledger.catch_up()
+
+    async def _carry_on(self, problem: str) -> None:
+        """Without the registry, what it last named holds, and overrides still arrive through the store."""
+        self._note_registry(problem)
+        await self._overrides.refresh({})
+        for model in self._models.values():
+            if self._overrides.of(model.name):
+                self._pursue(model)
         await self._ledger.catch_up()
 
     def _note_registry(self, problem: str | None) -> None:
@@ -124,13 +135,16 @@ class Follower:
 
     def _follow(self, model: FollowedModel, registered: RegisteredModel | None) -> None:
         model.registered = registered
+        self._pursue(model)
+        self._after_turn(model)
+
+    def _pursue(self, model: FollowedModel) -> None:
         wanted = self.wanted(model)
         if model.preparing is not None and wanted.get(model.preparing.alias) != model.preparing.key:
             self._abandon(model)
         self._forget_settled(model, wanted)
         if (model.task is None or model.task.done()) and self._due(model):
             model.task = asyncio.create_task(self._converge(model))
-        self._after_turn(model)
 
     def _abandon(self, model: FollowedModel) -> None:
         if model.task is not None:
@@ -160,18 +174,23 @@ class Follower:
     async def _converge(self, model: FollowedModel) -> None:
         while due := self._due(model):
             step = due[0]
-            if step.key is not None:
-                await self._serve(model, step.alias, step.key)
-            else:
-                await self._drop(model, step.alias)
+            try:
+                if step.key is not None:
+                    await self._serve(model, step.alias, step.key)
+                else:
+                    await self._drop(model, step.alias)
+            except StoreUnavailable as error:  # what cannot be made durable is not shown; the next turn tries
+                log.error("change_not_durable model=%s alias=%s reason=%s", model.name, step.alias, error)
+                return
             self._library.sweep(model)
 
     async def _drop(self, model: FollowedModel, alias: str) -> None:
         async with model.lock:
+            before = model.standing()
             dropped = model.served.pop(alias)
             if alias == Alias.CHAMPION:
                 model.previous, model.champions, model.watch = None, [], None
-            await self._visibility.publish(model)
+            await self._publish(model, before)
         log.warning("dropped model=%s alias=%s version=%s", model.name, alias, dropped.ref.version)
         self._ledger.audit("drop", actor=ACTOR, model=model.name, version=dropped.ref.version, alias=alias)
 
@@ -179,14 +198,20 @@ class Follower:
         loaded = await self._prepare(model, alias, key)
         if loaded is None:
             return
-        async with model.lock:
-            # The wish may have changed while this version loaded.
-            if self.wanted(model).get(alias) == key:
-                await self._swap(model, alias, loaded)
+        with model.keeping(loaded):
+            if alias == Alias.CHAMPION and model.champion is None and not model.champions:
+                await self._adopt_previous(model)
+            async with model.lock:
+                # The wish may have changed while this version loaded.
+                if self.wanted(model).get(alias) == key:
+                    await self._swap(model, alias, loaded)
 
     async def _prepare(self, model: FollowedModel, alias: str, key: VersionKey) -> LoadedVersion | None:
         model.prepare(alias, key)
         try:
+            before = find_served(key.ref.version, model.champions)
+            if before is not None and self._overrides.left_for(model.name, key.ref.version) is not None:
+                return await self._library.reload(model.name, before)  # the way back needs no registry
             return await self._library.load(key)
         except SignalboxError as error:
             self._refuse(model, alias, key, error)
@@ -200,10 +225,13 @@ class Follower:
 
     async def _swap(self, model: FollowedModel, alias: str, loaded: LoadedVersion) -> None:
         old = model.served.get(alias)
+        left = await self._left_by_rollback(model, loaded) if alias == Alias.CHAMPION else None
+        before = model.standing()
         if alias == Alias.CHAMPION:
-            await self._succeed(model, old, loaded)
+            served, now = as_served(loaded, self._settings.cache_folder), self._clock.now()
+            model.succeed(loaded, served, left, now, timedelta(seconds=self._settings.watch_seconds))
         model.served[alias] = loaded
-        await self._visibility.publish(model)
+        await self._publish(model, before)
         model.refusals.pop(alias, None)
         self._metrics.swaps.labels(model.name, alias).inc()
         log.info("swapped model=%s alias=%s version=%s", model.name, alias, loaded.ref.version)
@@ -217,33 +245,34 @@ class Follower:
             digest=loaded.provenance.digest,
         )
 
-    async def _succeed(self, model: FollowedModel, old: LoadedVersion | None, new: LoadedVersion) -> None:
-        """Settle who stands in for the new champion, and until when the change is watched."""
-        if old is None and not model.champions:
-            old = await self._adopt_previous(model)
-        model.crown(as_served(new, self._settings.cache_folder))
-        model.window, model.watch = AnswerWindow(), None
-        if self._overrides.answers(model.name, new.ref.version):
-            model.previous = None  # a rollback reaching this replica: the version it left must not stand in
-            return
-        if old is not None:
-            model.previous = old
-            until = self._clock.now() + timedelta(seconds=self._settings.watch_seconds)
-            model.watch = Watch(new.ref.version, old.ref.version, by_hand=True, until=until)
+    async def _publish(self, model: FollowedModel, before: Standing) -> None:
+        try:
+            await self._visibility.publish(model)
+        except StoreUnavailable:
+            model.put_back(before)
+            raise
 
-    async def _adopt_previous(self, model: FollowedModel) -> LoadedVersion | None:
+    async def _left_by_rollback(self, model: FollowedModel, new: LoadedVersion) -> str | None:
+        """The version that a rollback, taken here before or by another replica, left for `new`."""
+        left = self._overrides.left_for(model.name, new.ref.version)
+        old = model.champion
+        if left is None and old is not None and find_served(new.ref.version, model.champions) is not None:
+            return await self._overrides.left_elsewhere(old.ref, new.ref.version, since=old.loaded_at)
+        return left
+
+    async def _adopt_previous(self, model: FollowedModel) -> None:
         """A server that knows no history takes the registry's word for the version to fall back to."""
         wanted = self.wanted(model)
         key = wanted.get(Alias.PREVIOUS)
         if key is None or key == wanted.get(Alias.CHAMPION):
-            return None
+            return
         try:
             previous = await self._library.load(key)
-        except SignalboxError as error:
-            log.warning("previous_not_adopted version=%s reason=%s", key.ref, error)
-            return None
+        except Exception as error:  # a broken stand-in must not keep the champion from answering
+            log.warning("previous_not_adopted version=%s reason=%r", key.ref, error)
+            return
         model.crown(as_served(previous, self._settings.cache_folder))
-        return previous
+        model.previous = previous
 
     def _refuse(self, model: FollowedModel, alias: str, key: VersionKey, error: Exception) -> None:
         reason = str(error) or repr(error)

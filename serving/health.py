@@ -6,7 +6,7 @@ probes and the follower left behind.
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -21,11 +21,15 @@ from serving.follower import Follower
 from serving.formats.selftest import probe_inputs
 from serving.inference import Inference
 from serving.ledger import Ledger
+from serving.pool import LoadedVersion
 from serving.routes import Route
+from serving.store.levels import StoredLevel
+from serving.store.workers import Proof
 
 log = logging.getLogger(__name__)
 
 _PROBE_DEADLINE_SECONDS = 10.0
+_FLOW_INTERVAL_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,26 +81,37 @@ class Health:
         self._clock = clock
         self._probe_seconds = probe_seconds
         self._basic: dict[str, LevelReport] = {}
+        self._reported: dict[str, dict[Level, LevelReport]] = {}
+        self._probing: set[str] = set()
+        self.proofs: dict[str, Proof] = {}
 
     async def run(self) -> None:
         """Probe every served champion, again and again, until cancelled."""
-        while True:
-            for model in list(self._models.values()):
-                try:
-                    await self._probe(model)
-                except Exception as error:  # one probe must not end the loop
-                    log.exception("probe_failed model=%s", model.name)
-                    self._note(model.name, Status.CRITICAL, f"probe failed: {error}")
-            await asyncio.sleep(self._probe_seconds)
+        async with asyncio.TaskGroup() as probes:
+            while True:
+                for model in self._models.values():
+                    if model.name not in self._probing:  # a model that hangs holds up no other's probe
+                        self._probing.add(model.name)
+                        probes.create_task(self._probe_safely(model))
+                await asyncio.sleep(self._probe_seconds)
+
+    async def _probe_safely(self, model: FollowedModel) -> None:
+        try:
+            await self.probe(model)
+        except Exception as error:  # one probe must not end the loop
+            log.exception("probe_failed model=%s", model.name)
+            self._note(model.name, Status.CRITICAL, f"probe failed: {error}")
+        finally:
+            self._probing.discard(model.name)
 
     def of(self, model: FollowedModel) -> ModelHealth:
         now = self._clock.now()
         basic = self._basic.get(model.name, not_measured("not probed yet"))
         levels = {
             Level.BASIC: aged(basic, now, self._probe_seconds),
-            Level.FUNCTIONAL: not_measured("no check has reported"),
+            Level.FUNCTIONAL: self._of_flows(model, Level.FUNCTIONAL, now),
             Level.OPERATIONAL: self._operational(model, now),
-            Level.PREDICTIVE: not_measured("no check has reported"),
+            Level.PREDICTIVE: self._of_flows(model, Level.PREDICTIVE, now),
         }
         champion = model.champion
         return ModelHealth(
@@ -113,7 +128,7 @@ class Health:
         reports = [
             self.of(model)
             for model in sorted(self._models.values(), key=lambda m: m.name)
-            if (model.served or model.refusals) and only in (None, model.name)
+            if model.name == only or (only is None and (model.served or model.refusals))
         ]
         return worst(report.status for report in reports) if reports else Status.HEALTHY, reports
 
@@ -124,7 +139,8 @@ class Health:
         followed = self._models.get(model)
         return self.of(followed).status if followed is not None else Status.UNKNOWN
 
-    async def _probe(self, model: FollowedModel) -> None:
+    async def probe(self, model: FollowedModel) -> None:
+        """Ask the champion once, on the path every request takes, and note what came of it."""
         champion = model.champion
         if champion is None:
             wanted = model.registered is not None and Alias.CHAMPION in model.registered.aliases
@@ -135,10 +151,11 @@ class Health:
             return
         probe = probe_inputs(champion.model, champion.artifact)
         if probe is None:
+            self._prove(model.name, champion, self._clock.now())
             self._note(model.name, Status.HEALTHY, "loaded; no input is known to probe it with")
             return
         route = Route(champion, None, Variant.PROBE, None)
-        started = self._clock.monotonic()
+        began_at, started = self._clock.now(), self._clock.monotonic()
         try:
             await self._inference.infer(
                 route,
@@ -150,12 +167,30 @@ class Health:
         except SignalboxError as error:
             self._note(model.name, Status.CRITICAL, f"version {champion.ref.version} did not answer: {error}")
             return
+        self._prove(model.name, champion, began_at)
         milliseconds = (self._clock.monotonic() - started) * 1000
         self._note(
             model.name,
             Status.HEALTHY,
             f"version {champion.ref.version} answered a probe in {milliseconds:.1f} ms",
         )
+
+    def _prove(self, model: str, champion: LoadedVersion, began_at: datetime) -> None:
+        self.proofs[model] = Proof(champion.ref.version, champion.provenance.digest, began_at)
+
+    def learn(self, stored: Iterable[StoredLevel]) -> None:
+        """Take over what the flows reported; a verdict on another version says nothing of this one."""
+        reported: dict[str, dict[Level, LevelReport]] = {}
+        for level in stored:
+            model = self._models.get(level.model)
+            champion = model.champion if model is not None else None
+            if champion is not None and level.version in (None, champion.ref.version):
+                reported.setdefault(level.model, {})[level.level] = level.report
+        self._reported = reported
+
+    def _of_flows(self, model: FollowedModel, level: Level, now: datetime) -> LevelReport:
+        report = self._reported.get(model.name, {}).get(level, not_measured("no check has reported"))
+        return aged(report, now, _FLOW_INTERVAL_SECONDS)
 
     def _note(self, model: str, status: Status, message: str) -> None:
         self._basic[model] = LevelReport(status, message, self._clock.now())

@@ -1,14 +1,16 @@
 """The use case of an inference request: route, run, check, stand in, account. Every transport calls this.
 
-A version is chosen once. What it raises, or answers outside its output spec, is its failure: the
-fallback answers the same input within the same deadline, and the failure counts against the version.
+A version is chosen once. What it raises, answers too late or outside its output spec, is its failure:
+the fallback answers the same input within the same deadline, and the failure counts against the version.
 """
 
 import asyncio
 import logging
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
+from hashlib import sha256
 
 import numpy as np
 
@@ -20,12 +22,17 @@ from serving.formats.selftest import output_problem
 from serving.pool import LoadedVersion
 from serving.protocol.tensors import first_non_finite
 from serving.routes import Route, Routes
+from serving.telemetry.inference_log import InferenceLog, first_axis_is_batch
 from serving.telemetry.metrics import Metrics
 from serving.watch import Evidence
 
 log = logging.getLogger(__name__)
 
 Arrays = Mapping[str, np.ndarray]
+
+# A version with a stand-in gets half of a request's time, so that the other can still answer.
+_FIRST_SHARE = 0.5
+_FAIR_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +54,14 @@ class Inference:
         models: Mapping[str, FollowedModel],
         on_failing: Callable[[FollowedModel, Evidence], None],
         metrics: Metrics,
+        inference_log: InferenceLog,
         clock: Clock,
     ) -> None:
         self._routes = routes
         self._models = models
         self._on_failing = on_failing
         self._metrics = metrics
+        self._log = inference_log
         self._clock = clock
 
     def route(self, model: str, address: str | None) -> Route:
@@ -78,7 +87,8 @@ class Inference:
         status = "failed"
         answered = Answer({}, route.version, route.variant, route.alias)
         try:
-            answered = await self._answer(route, inputs, read, deadline, request_id, finite)
+            with route.fallback.held() if route.fallback is not None else nullcontext():
+                answered = await self._answer(route, inputs, read, deadline, request_id, finite)
             status = "ok"
             return answered
         except InvalidRequest:
@@ -90,6 +100,17 @@ class Inference:
         finally:
             seconds = self._clock.monotonic() - started
             self._metrics.answered(answered.version.ref, answered.variant, status, seconds)
+            if route.variant is not Variant.PROBE:
+                self._log.record(
+                    answered.version.ref,
+                    request_id,
+                    answered.variant,
+                    status,
+                    seconds,
+                    inputs,
+                    answered.outputs,
+                    first_axis_is_batch(route.version.model.inputs),
+                )
 
     async def _answer(
         self,
@@ -100,11 +121,17 @@ class Inference:
         request_id: str,
         finite: bool,
     ) -> Answer:
+        began = self._clock.monotonic()
+        share = deadline if route.fallback is None else began + (deadline - began) * _FIRST_SHARE
         try:
-            outputs = await self._run(route.version, inputs, deadline)
+            outputs = await self._run(route.version, inputs, share)
         except ModelFailed as failure:
             _report(failure, route.version, inputs, request_id)
-            return await self._stand_in(route, failure, read, deadline, request_id)
+            return await self._stand_in(route, failure, read, deadline, request_id, is_fair=True)
+        except DeadlineExceeded as late:
+            log.warning("inference_late request_id=%s version=%s", request_id, route.version.ref)
+            is_fair = share - began >= _FAIR_SECONDS
+            return await self._stand_in(route, late, read, deadline, request_id, is_fair=is_fair)
         culprit = first_non_finite(outputs) if finite else None
         if culprit is not None:
             return await self._second_opinion(route, culprit, read, deadline, request_id)
@@ -114,19 +141,26 @@ class Inference:
     async def _stand_in(
         self,
         route: Route,
-        failure: ModelFailed,
+        failure: ModelFailed | DeadlineExceeded,
         read: Callable[[tuple[TensorSpec, ...]], Arrays],
         deadline: float,
         request_id: str,
+        *,
+        is_fair: bool,
     ) -> Answer:
-        """The fallback's answer. An input on which both fail counts against neither."""
+        """The fallback's answer. An input on which both fail counts against neither.
+
+        Nor does the haste of a caller who gave the version no fair time.
+        """
         if route.fallback is None:
-            self._count(route, failed=True)
+            if is_fair:
+                self._count(route, failed=True)
             raise failure
         answer = await self._fallback_answer(route, route.fallback, read, deadline, request_id)
         if answer is None:
             raise failure
-        self._count(route, failed=True)
+        if is_fair:
+            self._count(route, failed=True)
         return answer
 
     async def _second_opinion(
@@ -154,13 +188,14 @@ class Inference:
         deadline: float,
         request_id: str,
     ) -> Answer | None:
+        inputs: Arrays = {}
         try:
             inputs = read(fallback.model.inputs)
             outputs = await self._run(fallback, inputs, deadline)
-        except InvalidRequest:
+        except (InvalidRequest, DeadlineExceeded):
             return None
         except ModelFailed as failure:
-            _report(failure, fallback, {}, request_id)
+            _report(failure, fallback, inputs, request_id)
             return None
         return Answer(outputs, fallback, Variant.FALLBACK, route.alias)
 
@@ -190,12 +225,17 @@ class Inference:
 def _report(failure: ModelFailed, version: LoadedVersion, inputs: Arrays, request_id: str) -> None:
     """Log what an answer must not show: the error's class, where it arose, and what went in."""
     cause = failure.__cause__
+    tail = traceback.extract_tb(cause.__traceback__)[-1:] if cause is not None else []
+    where = [f"{frame.filename}:{frame.name}" for frame in tail]
+    marks = (str(version.ref), type(cause or failure).__name__, *where)
+    fingerprint = sha256("\n".join(marks).encode()).hexdigest()[:12]
     shapes = {name: f"{array.dtype}{list(array.shape)}" for name, array in inputs.items()}
     frames = "".join(traceback.format_exception(cause)) if cause is not None else ""
     log.error(
-        "inference_failed request_id=%s version=%s error=%s inputs=%s\n%s",
+        "inference_failed request_id=%s version=%s fingerprint=%s error=%s inputs=%s\n%s",
         request_id,
         version.ref,
+        fingerprint,
         failure,
         shapes,
         frames,

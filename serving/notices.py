@@ -17,6 +17,17 @@ def version_refused(ref: VersionRef, alias: str, reason: str, answering: Version
     )
 
 
+def log_dropping(model: str, reason: str) -> Notice:
+    return Notice(
+        kind="log_dropping",
+        severity=Severity.WARNING,
+        title=f"The inference log of {model} loses rows ({reason}); inference goes on",
+        model=model,
+        facts={"reason": reason},
+        dedup_key=f"log_dropping:{model}",
+    )
+
+
 def champion_orphaned(model: str, minutes: float) -> Notice:
     return Notice(
         kind="champion_orphaned",

@@ -5,10 +5,12 @@ An override is on the local disk before `lay` returns, so it holds across a cras
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 
 from serving.core.clock import Clock
 from serving.core.errors import StoreUnavailable
+from serving.core.model import Alias, VersionRef
 from serving.ledger import Ledger
 from serving.reconcile import has_ended
 from serving.store import overrides as stored
@@ -29,8 +31,8 @@ class Overrides:
         self._clock = clock
         self._own: dict[str, Override] = {override.id: override for override in file.read()}
         self._others: dict[str, Override] = {}
-        self._unsaved: set[str] = set(self._own)
         self._ending: dict[str, tuple[Override, str]] = {}
+        self._writing = asyncio.Lock()
 
     def of(self, model: str) -> list[Override]:
         """The overrides of a model, the latest last, so that it wins."""
@@ -38,26 +40,43 @@ class Overrides:
         return sorted((o for o in both if o.model == model), key=lambda o: o.laid_at)
 
     def own(self, model: str) -> list[Override]:
-        """Those this process laid: it is the one that tells the registry."""
-        return [override for override in self._own.values() if override.model == model]
+        """Those this process laid and nobody followed up: it is the one that tells the registry."""
+        last = {override.role: override for override in self.of(model)}
+        return [override for override in last.values() if override.id in self._own]
 
-    def answers(self, model: str, version: str) -> bool:
-        """Whether `version` answers because of an override."""
-        return any(override.answer_with == version for override in self.of(model))
+    def laid_for(self, model: str, role: str) -> Override | None:
+        """The override in force for a role, if any."""
+        return next((o for o in reversed(self.of(model)) if o.role == role), None)
 
-    def instead_of(self, model: str, role: str, version: str) -> str | None:
-        """The version that answers as `role` where `version` would."""
-        for override in self.of(model):
-            if (override.role, override.not_version) == (role, version):
-                return override.answer_with
-        return version
+    def left_for(self, model: str, version: str) -> str | None:
+        """The champion that `version` answers in place of, by an override in force."""
+        override = self.laid_for(model, Alias.CHAMPION)
+        return override.not_version if override is not None and override.answer_with == version else None
+
+    async def left_elsewhere(self, left: VersionRef, version: str, *, since: datetime) -> str | None:
+        """`left`, if a rollback after `since` led from it to `version` and is over already, by the store."""
+        try:
+            async with asyncio.timeout(_STORE_WAIT_SECONDS):
+                last = await self._ledger.call(
+                    lambda engine: stored.last_laid(engine, left.model, Alias.CHAMPION)
+                )
+        except (StoreUnavailable, TimeoutError) as error:
+            log.warning("rollbacks_elsewhere_unknown model=%s reason=%r", left.model, error)
+            return None
+        is_it = last is not None and (last.not_version, last.answer_with) == (left.version, version)
+        return left.version if is_it and last is not None and last.laid_at > since else None
 
     async def lay(self, override: Override) -> None:
-        """Make an override durable; the store gets its copy now, or later if it is slow or down."""
-        self._own = {o.id: o for o in self._own.values() if not _same_role(o, override)}
-        self._own[override.id] = override
-        self._unsaved.add(override.id)
-        await self._write_file()
+        """Make an override durable; the store gets its copy now, or later if it is slow or down.
+
+        Raises `StoreUnavailable`, and nothing is laid, when the local disk refuses it.
+        """
+        async with self._writing:
+            try:
+                await asyncio.to_thread(self._file.write, list(self._with(override).values()))
+            except OSError as error:
+                raise StoreUnavailable(f"the override could not be written: {error}") from error
+            self._own = self._with(override)
         try:
             async with asyncio.timeout(_STORE_WAIT_SECONDS):
                 await self._save(override)
@@ -69,7 +88,6 @@ class Overrides:
         self._others.pop(override.id, None)
         self._ending[override.id] = (override, why)
         if self._own.pop(override.id, None) is not None:
-            self._unsaved.discard(override.id)
             await self._write_file()
 
     async def refresh(self, registered: Mapping[str, RegisteredModel]) -> None:
@@ -88,17 +106,32 @@ class Overrides:
         for override, why in list(self._ending.values()):
             await self._ledger.call(lambda engine, o=override, w=why: stored.end(engine, o, w))  # type: ignore[misc]
             del self._ending[override.id]
-        for identifier in list(self._unsaved):
-            await self._save(self._own[identifier])
         active = await self._ledger.call(stored.active)
+        await self._bring(active)
         self._others = {o.id: o for o in active if o.id not in self._own and o.id not in self._ending}
 
-    async def _save(self, override: Override) -> None:
-        await self._ledger.call(lambda engine: stored.save(engine, override))
-        self._unsaved.discard(override.id)
+    async def _bring(self, active: Iterable[Override]) -> None:
+        """Give the store what it lacks of ours; what it knows as ended or followed up ends here too.
+
+        An explicit promotion ends an override in the store; ours must not outlive it.
+        """
+        known = {override.id for override in active}
+        lacking = [override for override in self._own.values() if override.id not in known]
+        over = [override.id for override in lacking if not await self._save(override)]
+        if over:
+            self._own = {o.id: o for o in self._own.values() if o.id not in over}
+            await self._write_file()
+
+    async def _save(self, override: Override) -> bool:
+        return await self._ledger.call(lambda engine: stored.save(engine, override))
+
+    def _with(self, override: Override) -> dict[str, Override]:
+        kept = {o.id: o for o in self._own.values() if not _same_role(o, override)}
+        return kept | {override.id: override}
 
     async def _write_file(self) -> None:
-        await asyncio.to_thread(self._file.write, list(self._own.values()))
+        async with self._writing:  # in turn, so that an older list never lands last
+            await asyncio.to_thread(self._file.write, list(self._own.values()))
 
 
 def _same_role(one: Override, other: Override) -> bool:

@@ -7,8 +7,9 @@ caller gave up; a version is closed only after its last use, outside the request
 import asyncio
 import logging
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -79,8 +80,18 @@ class LoadedVersion:
 
     @property
     def uses(self) -> int:
-        """Executions that have not returned yet."""
+        """Executions that have not returned yet, and requests that may still begin one."""
         return self._uses
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """A use without an execution: keeps the version open for a request that may still turn to it."""
+        with self._guard:
+            self._uses += 1
+        try:
+            yield
+        finally:
+            self._release(None)
 
     async def run(self, inputs: Tensors) -> dict[str, np.ndarray]:
         """Outputs by name. Raises `ModelFailed` for anything the model raises."""

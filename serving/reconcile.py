@@ -54,15 +54,18 @@ def refused(earlier: Refusal | None, key: VersionKey, reason: str, monotonic: fl
 
 
 def wishes(registered: RegisteredModel | None, overrides: Iterable[Override]) -> dict[str, VersionKey]:
-    """The version every alias should answer with: the registry's, under the overrides in force."""
+    """The version every alias should answer with: the registry's, under the overrides in force.
+
+    Of several overrides for one role the last in order holds.
+    """
     if registered is None:
         return {}
     wanted = dict(registered.aliases)
     for override in overrides:
-        if wanted.get(override.role) != override.not_version:
+        if has_ended(override, registered):
             continue
         if override.answer_with is None:
-            del wanted[override.role]
+            wanted.pop(override.role, None)
         else:
             wanted[override.role] = override.answer_with
     return {

@@ -3,12 +3,12 @@
 import logging
 from collections.abc import Iterable
 
-from serving.core.errors import SignalboxError
-from serving.core.model import Alias
+from serving.core.model import Alias, VersionRef
 from serving.followed import FollowedModel, Visibility, find_served
 from serving.library import Library
 from serving.overrides import Overrides
 from serving.pool import LoadedVersion
+from serving.store.overrides import Override
 from serving.store.record import ModelRecord, ServedVersion
 from serving.watch import Watch
 
@@ -29,21 +29,26 @@ async def restore(
         model.orphaned_since = record.orphaned_since
         known = [*record.champions, *record.aliases.values()]
         for alias, served in record.aliases.items():
-            version = overrides.instead_of(name, alias, served.version)
+            override = overrides.laid_for(name, alias)
+            version = served.version if override is None else override.answer_with
             if (loaded := await _reload(name, version, known, library)) is not None:
                 model.served[alias] = loaded
-        _forget_failed(model, record)
+        _forget_failed(model, record, overrides.laid_for(name, Alias.CHAMPION))
         if model.previous_record is not None:
             model.previous = await _reload(name, model.previous_record.version, known, library)
         _resume_watch(model, record)
         visibility.show(model)
 
 
-def _forget_failed(model: FollowedModel, record: ModelRecord) -> None:
+def _forget_failed(model: FollowedModel, record: ModelRecord, override: Override | None) -> None:
     """A crash between an override and its swap leaves the failed version in the record's place of honour."""
-    recorded, champion = record.aliases.get(Alias.CHAMPION), model.champion
-    if recorded is not None and champion is not None and champion.ref.version != recorded.version:
-        model.champions = [served for served in model.champions if served.version != recorded.version]
+    recorded = record.aliases.get(Alias.CHAMPION)
+    if recorded is None or override is None or override.answer_with == recorded.version:
+        return
+    model.dethrone(VersionRef(model.name, recorded.version))
+    answering = find_served(override.answer_with or "", [*record.champions, *record.aliases.values()])
+    if answering is not None:
+        model.crown(answering)
 
 
 def _resume_watch(model: FollowedModel, record: ModelRecord) -> None:
@@ -60,6 +65,6 @@ async def _reload(
         return None
     try:
         return await library.reload(model, served)
-    except SignalboxError as error:
-        log.warning("not_restored model=%s version=%s reason=%s", model, version, error)
+    except Exception as error:  # whatever one version raises must not keep the others from answering
+        log.warning("not_restored model=%s version=%s reason=%r", model, version, error)
         return None

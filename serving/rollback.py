@@ -6,14 +6,14 @@ Order: the override is durable before traffic moves; traffic moves before the re
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from uuid import uuid4
 
 from serving.core.clock import Clock
-from serving.core.errors import ChangeRefused, NotServed, SignalboxError
+from serving.core.errors import ChangeRefused, NotServed, SignalboxError, StoreUnavailable
 from serving.core.model import Alias
 from serving.followed import FollowedModel, Visibility, as_served, find_served
 from serving.formats.selftest import Verdict, self_test
@@ -21,7 +21,7 @@ from serving.ledger import Ledger
 from serving.library import Library
 from serving.notices import champion_failing, rolled_back
 from serving.overrides import Overrides
-from serving.pool import LoadedVersion
+from serving.pool import LoadedVersion, VersionKey
 from serving.settings import ServingSettings
 from serving.store.overrides import Override
 from serving.telemetry.metrics import Metrics
@@ -64,6 +64,7 @@ class Rollbacks:
         ledger: Ledger,
         metrics: Metrics,
         clock: Clock,
+        wake: Callable[[], None],
     ) -> None:
         self._settings = settings
         self._models = models
@@ -73,39 +74,54 @@ class Rollbacks:
         self._ledger = ledger
         self._metrics = metrics
         self._clock = clock
+        self._wake = wake
         self._tasks: set[asyncio.Task[None]] = set()
         self.taken: dict[str, Rollback] = {}
 
     async def take(
-        self, model: str, strategy: Strategy, *, version: str | None, actor: str, reason: str
+        self,
+        model: str,
+        strategy: Strategy,
+        *,
+        version: str | None,
+        actor: str,
+        reason: str,
+        failing: VersionKey | None = None,
     ) -> Rollback:
         """Answer with `version`, by default the last good one, from now on.
+
+        With `failing`, do so only while that version is the champion: a newer one is another story.
 
         Raises:
             NotServed: the model is not served, or `version` is not one this server can answer with.
             ChangeRefused: there is no earlier version, or the target answers already or is not healthy.
+            StoreUnavailable: the override could not be made durable on the local disk.
         """
         followed = self._models.get(model)
         if followed is None or followed.champion is None:
             raise NotServed(f"model '{model}' has no champion to roll back", exists=sorted(self._models))
         target = await self._target(followed, version)
-        await self._check(target)
-        async with followed.lock:
-            champion = followed.champion
-            if champion is None or champion.ref == target.ref:
-                raise ChangeRefused(f"version {target.ref.version} of '{model}' answers already")
-            rollback = Rollback(
-                uuid4().hex,
-                model,
-                champion.ref.version,
-                target.ref.version,
-                strategy,
-                actor,
-                reason,
-                self._clock.now(),
-            )
-            await self._apply(followed, rollback, target)
+        with followed.keeping(target):
+            await self._check(target)
+            async with followed.lock:
+                champion = followed.champion
+                if champion is None or champion.ref == target.ref:
+                    raise ChangeRefused(f"version {target.ref.version} of '{model}' answers already")
+                if failing not in (None, champion.key):
+                    raise ChangeRefused(f"version {champion.ref.version} of '{model}' is champion by now")
+                rollback = Rollback(
+                    uuid4().hex,
+                    model,
+                    champion.ref.version,
+                    target.ref.version,
+                    strategy,
+                    actor,
+                    reason,
+                    self._clock.now(),
+                )
+                await self._apply(followed, rollback, target, is_watched=failing is not None)
         self._library.sweep(followed)
+        self._wake()  # the registry is told on the follower's next turn: let that be now
         return rollback
 
     def judge(self, followed: FollowedModel, evidence: Evidence) -> None:
@@ -122,7 +138,7 @@ class Rollbacks:
             self._alert(followed, champion, evidence, "it was set by hand and policy leaves it in place")
         else:
             followed.is_rolling_back = True
-            task = asyncio.create_task(self._roll_back_watched(followed, evidence))
+            task = asyncio.create_task(self._roll_back_watched(followed, champion, evidence))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -133,15 +149,22 @@ class Rollbacks:
             followed.alerted_for = champion.key
             self._ledger.notify(champion_failing(champion.ref, str(evidence), remedy))
 
-    async def _roll_back_watched(self, followed: FollowedModel, evidence: Evidence) -> None:
+    async def _roll_back_watched(
+        self, followed: FollowedModel, failing: LoadedVersion, evidence: Evidence
+    ) -> None:
         try:
             await self.take(
-                followed.name, Strategy.INSTANT, version=None, actor=WATCH_ACTOR, reason=str(evidence)
+                followed.name,
+                Strategy.INSTANT,
+                version=None,
+                actor=WATCH_ACTOR,
+                reason=str(evidence),
+                failing=failing.key,
             )
         except SignalboxError as error:
             log.exception("watched_rollback_failed model=%s", followed.name)
-            if followed.champion is not None:
-                self._alert(followed, followed.champion, evidence, f"rollback was not possible: {error}")
+            if followed.champion is failing:
+                self._alert(followed, failing, evidence, f"rollback was not possible: {error}")
         finally:
             followed.is_rolling_back = False
 
@@ -176,29 +199,48 @@ class Rollbacks:
         if tested.verdict is Verdict.FAILED:
             raise ChangeRefused(f"version {target.ref.version} fails its own self-test: {tested.reason}")
 
-    async def _apply(self, followed: FollowedModel, rollback: Rollback, target: LoadedVersion) -> None:
-        named = followed.registered.aliases.get(Alias.CHAMPION) if followed.registered else None
-        override = Override(
-            id=rollback.id,
-            model=rollback.model,
-            role=Alias.CHAMPION,
-            not_version=named or rollback.from_version,
-            answer_with=rollback.to_version,
-            actor=rollback.actor,
-            reason=rollback.reason,
-            laid_at=rollback.at,
-        )
-        await self._overrides.lay(override)
+    async def _apply(
+        self, followed: FollowedModel, rollback: Rollback, target: LoadedVersion, *, is_watched: bool
+    ) -> None:
+        await self._override(followed, rollback, is_watched=is_watched)
         failed = followed.champion
         followed.served[Alias.CHAMPION] = target
         if failed is not None:
             followed.dethrone(failed.ref)
         followed.crown(as_served(target, self._settings.cache_folder))
         followed.window, followed.watch, followed.previous = AnswerWindow(), None, None
-        await self._visibility.publish(followed)
+        followed.swapped_at = rollback.at
+        try:
+            await self._visibility.publish(followed)
+        except StoreUnavailable as error:  # the override is durable: a restart comes to the same answer
+            log.error("rollback_not_recorded model=%s reason=%s", followed.name, error)
+            self._visibility.show(followed)
         self.taken[rollback.id] = rollback
         self._metrics.rollbacks.labels(rollback.model, rollback.strategy).inc()
         self._tell(rollback)
+
+    async def _override(self, followed: FollowedModel, rollback: Rollback, *, is_watched: bool) -> None:
+        """Make the way back durable. Going to what the registry names needs no override, and ends one."""
+        in_force = self._overrides.laid_for(rollback.model, Alias.CHAMPION)
+        named = in_force.not_version if in_force is not None else rollback.from_version
+        if followed.registered is not None:
+            named = followed.registered.aliases.get(Alias.CHAMPION, rollback.from_version)
+        if rollback.to_version == named:
+            if in_force is not None:
+                await self._overrides.end(in_force, f"{rollback.actor} went back to {named}")
+            return
+        override = Override(
+            id=rollback.id,
+            model=rollback.model,
+            role=Alias.CHAMPION,
+            # What a watch saw fail says nothing of a newer version that the registry names by now.
+            not_version=rollback.from_version if is_watched else named,
+            answer_with=rollback.to_version,
+            actor=rollback.actor,
+            reason=rollback.reason,
+            laid_at=rollback.at,
+        )
+        await self._overrides.lay(override)
 
     def _tell(self, rollback: Rollback) -> None:
         ref = self._models[rollback.model].key_of(rollback.from_version).ref

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import Field
 
 from serving.store.settings import StoreSettings
+from serving.telemetry.columns import Privacy
 
 
 class ServingSettings(StoreSettings):
@@ -38,6 +39,20 @@ class ServingSettings(StoreSettings):
     max_body_mb: int = Field(64, gt=0, description="Largest request body.")
     cache_mb: int = Field(20480, gt=0, description="Size limit of the local artifact cache.")
     threads: int = Field(0, ge=0, description="Threads per model session; 0 means the CPUs available.")
+    log_sampling_ratio: float = Field(
+        1.0, ge=0, le=1, description="Share of requests written to the inference log; 0 switches it off."
+    )
+    log_raw_ratio: float = Field(
+        0.01, ge=0, le=1, description="Share of rows whose large tensors are logged whole too."
+    )
+    log_retention_days: float = Field(7.0, gt=0, description="How long the inference log is kept.")
+    log_max_mb: int = Field(2048, gt=0, description="Size limit of the inference log; the oldest goes first.")
+    log_drop: str = Field(
+        "", description="Comma-separated globs of inference log columns, as `image.*`, that are not written."
+    )
+    log_hash: str = Field(
+        "", description="Comma-separated globs of inference log columns written as SHA-256 of their value."
+    )
     log_level: str = Field("info", description="Log level of the serving process.")
 
     @cached_property
@@ -56,5 +71,14 @@ class ServingSettings(StoreSettings):
         return self.home / "serving"
 
     @property
+    def log_privacy(self) -> Privacy:
+        """Which columns of the inference log are left out or hashed."""
+        return Privacy(drop=_globs(self.log_drop), hash=_globs(self.log_hash))
+
+    @property
     def cache_folder(self) -> Path:
         return self.home / "cache"
+
+
+def _globs(listed: str) -> tuple[str, ...]:
+    return tuple(glob.strip() for glob in listed.split(",") if glob.strip())

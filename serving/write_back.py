@@ -142,10 +142,11 @@ class WriteBack:
         if record is None:
             return
         loaded = await self._library.reload(model.name, record)
-        async with model.lock:
-            if model.previous is None and model.previous_record == record:
-                model.previous = loaded
-                self._visibility.show(model)
+        with model.keeping(loaded):
+            async with model.lock:
+                if model.previous is None and model.previous_record == record:
+                    model.previous = loaded
+                    self._visibility.show(model)
         self._library.sweep(model)
 
     async def _write(self, wish: Wish, *, preempt: bool) -> None:

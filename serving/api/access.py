@@ -44,13 +44,19 @@ class KeyFile:
         except OSError:
             self._stamp = self._digest = None
             return None
-        stamp = (found.st_mtime_ns, found.st_ino)
+        stamp = (found.st_ctime_ns, found.st_ino)  # also a changed mode changes the former
         if stamp != self._stamp:
-            key = self._path.read_text().strip()
+            key = self._read()
             is_private = not found.st_mode & (stat.S_IRWXG | stat.S_IRWXO)
-            self._digest = sha256(key.encode()).digest() if key and is_private else None
+            self._digest = sha256(key).digest() if key and is_private else None
             self._stamp = stamp
         return self._digest
+
+    def _read(self) -> bytes:
+        try:
+            return self._path.read_bytes().strip()
+        except OSError:
+            return b""
 
 
 class Access:

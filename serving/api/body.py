@@ -18,7 +18,7 @@ class ClientGone(SignalboxError):
 async def read_body(receive: Receive, headers: Mapping[str, str], limit_bytes: int) -> bytes:
     """The whole body. A refused one is drained within bounds, so that plain clients read the answer."""
     declared = headers.get("content-length", "")
-    too_large = declared.isdigit() and int(declared) > limit_bytes
+    too_large = declared.isdecimal() and int(declared) > limit_bytes
     pieces: list[bytes] = []
     size_bytes = 0
     while True:

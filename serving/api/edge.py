@@ -4,6 +4,7 @@ Host, key and request id are settled here, and every error becomes its answer he
 inference goes on to the framework behind.
 """
 
+import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from uuid import uuid4
@@ -11,15 +12,20 @@ from uuid import uuid4
 import orjson
 
 from serving.api.access import Access
-from serving.api.body import ClientGone, Message, Receive
+from serving.api.body import ClientGone, Message, Receive, read_body
 from serving.api.errors import Failure, failure_of
+from serving.core.errors import SignalboxError
 from serving.protocol.infer import InferEndpoint
+
+log = logging.getLogger(__name__)
 
 Scope = Mapping[str, object]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[dict[str, object], Receive, Send], Awaitable[None]]
 
 _REQUEST_ID = re.compile(r"[\w.-]{1,128}", re.ASCII)
+_BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
+_ONLY_POST = Failure(405, "method not allowed here; see /docs", {"Allow": "POST"})
 _INFER_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
 
 
@@ -37,12 +43,16 @@ class Edge:
             return
         headers = _headers(scope)
         request_id = _request_id(headers)
+        sending = _Sending(send)
         try:
-            await self._handle(scope, headers, request_id, receive, send)
+            await self._handle(scope, headers, request_id, receive, sending)
         except ClientGone:
             return
         except Exception as error:  # the edge: whatever escaped becomes an answer
-            await respond(send, failure_of(error), request_id)
+            if not sending.has_started:
+                await respond(sending, failure_of(error), request_id)
+            elif not isinstance(error, SignalboxError):
+                log.exception("request_failed request_id=%s", request_id)
 
     async def _handle(
         self,
@@ -59,8 +69,25 @@ class Edge:
         if target is not None and method == "POST":
             await self._infer(target.group(1), target.group(2), headers, request_id, receive, send)
             return
+        if target is not None:
+            await respond(send, _ONLY_POST, request_id)
+            return
         scope["state"] = {"actor": actor, "request_id": request_id}
+        if method not in _BODILESS:
+            receive = _whole(await read_body(receive, headers, self._infer.max_body_bytes), receive)
         await self._behind(scope, receive, _naming(send, request_id))
+
+
+class _Sending:
+    """Passes an answer on and remembers that it began: a second one must not follow."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.has_started = False
+
+    async def __call__(self, message: Message) -> None:
+        self.has_started = True
+        await self._send(message)
 
 
 async def respond(send: Send, failure: Failure, request_id: str) -> None:
@@ -75,6 +102,16 @@ async def respond(send: Send, failure: Failure, request_id: str) -> None:
     encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": failure.status, "headers": encoded})
     await send({"type": "http.response.body", "body": body})
+
+
+def _whole(body: bytes, receive: Receive) -> Receive:
+    """Gives a body that was read within its limit once, then whatever the server reports next."""
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive_whole() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return receive_whole
 
 
 def _naming(send: Send, request_id: str) -> Send:

@@ -22,13 +22,14 @@ from serving.core.errors import (
 
 log = logging.getLogger(__name__)
 
+_SEE_LOG = "the server's log has the details under the X-Request-Id of this answer"
+
 _STATUSES: tuple[tuple[type[SignalboxError], int], ...] = (
     (InvalidRequest, 400),
     (NotServed, 404),
     (ChangeRefused, 409),
     (BodyTooLarge, 413),
     (ArtifactRefused, 422),
-    (ModelFailed, 500),
     (Overloaded, 503),
     (RegistryUnavailable, 503),
     (StoreUnavailable, 503),
@@ -53,10 +54,11 @@ def failure_of(error: Exception) -> Failure:
         return Failure(401, str(error), {"WWW-Authenticate": "Bearer"})
     if isinstance(error, Overloaded):
         return Failure(503, str(error), {"Retry-After": str(math.ceil(error.retry_after_seconds))})
+    if isinstance(error, ModelFailed):
+        who = f"version {error.version} of '{error.model}'"
+        return Failure(500, f"{who} failed on this request and no other version could answer it; {_SEE_LOG}")
     for kind, status in _STATUSES:
         if isinstance(error, kind):
             return Failure(status, str(error))
     log.error("request_failed", exc_info=error)
-    return Failure(
-        500, "internal error; the server's log has the details under the X-Request-Id of this answer"
-    )
+    return Failure(500, f"internal error; {_SEE_LOG}")

@@ -51,9 +51,10 @@ class ModelDetails:
         """One model's entry."""
         registered = model.registered
         stale = self._follower.registry_problem
-        versions: list[ModelVersion] = []
+        versions = self._versions.get(model.name, (0.0, []))[1]
         try:
-            versions = await self._listed(model.name) if registered is not None else []
+            if stale is None:  # else asking would only wait for the registry to time out
+                versions = await self._listed(model.name) if registered is not None else []
         except SignalboxError as error:
             stale = str(error)
         tags = dict(registered.tags) if registered else {}
@@ -109,6 +110,8 @@ class ModelDetails:
         if registered is None or not registered.run_id:
             return None
         if registered.run_id not in self._runs:
+            if self._follower.registry_problem is not None:
+                return None
             try:
                 self._runs[registered.run_id] = await asyncio.to_thread(self._registry.run, registered.run_id)
             except (RegistryUnavailable, NotServed):

@@ -1,5 +1,6 @@
 """`POST /api/v2/rollback` and the status it points to: the way back without MLflow, Prefect or the store."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from serving.followed import FollowedModel
 from serving.overrides import Overrides
 from serving.rollback import Rollback, Rollbacks, Strategy
 
+_VERSION = re.compile("[1-9][0-9]{0,17}")
 _FIELDS = frozenset({"model", "strategy", "version", "reason"})
 
 
@@ -64,6 +66,8 @@ def _wish(raw: bytes) -> dict[str, str]:
             f"'{min(unknown)}' is not supported here; known are {', '.join(sorted(_FIELDS))}"
         )
     wish = {name: str(value) for name, value in wish.items() if value is not None}
+    if not _VERSION.fullmatch(wish.get("version", "1")):
+        raise InvalidRequest(f"'version' must be a version number, not '{wish['version']}'")
     strategy = wish.setdefault("strategy", Strategy.INSTANT)
     if strategy not in list(Strategy):
         raise InvalidRequest(f"strategy '{strategy}' is not one of {', '.join(Strategy)}")

@@ -56,7 +56,7 @@ class Signature:
     def _is_recent(self, timestamp: str) -> bool:
         try:
             return abs(self._clock.now().timestamp() - int(timestamp)) <= _TOLERANCE_SECONDS
-        except ValueError:
+        except (ValueError, OverflowError):
             return False
 
 

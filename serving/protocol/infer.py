@@ -6,7 +6,7 @@ carries them is told so.
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote
 
 import numpy as np
@@ -20,6 +20,7 @@ from serving.inference import Answer, Inference
 from serving.protocol.tensors import check_request_inputs, encode_json, parse_body
 
 Send = Callable[[Message], Awaitable[None]]
+Output = TypeVar("Output")
 _KNOWN_FIELDS = frozenset({"id", "parameters", "inputs", "outputs"})
 
 
@@ -38,6 +39,10 @@ class InferEndpoint:
         self._health = health
         self._max_body_bytes = max_body_bytes
         self._timeout_seconds = timeout_seconds
+
+    @property
+    def max_body_bytes(self) -> int:
+        return self._max_body_bytes
 
     async def __call__(
         self,
@@ -59,6 +64,9 @@ class InferEndpoint:
         _check_request(request)
         model = unquote(quoted_model)
         route = self._inference.route(model, unquote(quoted_version) if quoted_version else None)
+        outputs = route.version.model.outputs
+        if outputs:
+            _chosen(request, {spec.name: spec for spec in outputs})
         tensors = request.get("inputs")
 
         def read(specs: tuple[TensorSpec, ...]) -> dict[str, np.ndarray]:
@@ -95,7 +103,7 @@ def _check_request(request: Mapping[str, Any]) -> None:
         raise InvalidRequest("'parameters' must be an object")
 
 
-def _chosen(request: Mapping[str, Any], outputs: Mapping[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:
+def _chosen(request: Mapping[str, Any], outputs: Mapping[str, Output]) -> list[tuple[str, Output]]:
     """The outputs the request names, in its order; all of them if it names none."""
     asked = request.get("outputs")
     if not asked:
@@ -119,14 +127,18 @@ def _timeout_seconds(request: Mapping[str, Any], headers: Mapping[str, str], def
         limits += [microseconds / 1e6] if microseconds else []
     header = headers.get("x-request-timeout")
     if header is not None:
-        try:
-            limits.append(float(header))
-        except ValueError:
-            raise InvalidRequest("X-Request-Timeout must be a number of seconds") from None
-    smallest = min(limits)
-    if not smallest > 0:
+        limits.append(_header_seconds(header))
+    return min(limits)
+
+
+def _header_seconds(header: str) -> float:
+    try:
+        seconds = float(header)
+    except ValueError:
+        raise InvalidRequest("X-Request-Timeout must be a number of seconds") from None
+    if not seconds > 0:
         raise InvalidRequest("X-Request-Timeout must be more than 0 seconds")
-    return smallest
+    return seconds
 
 
 async def _send_answer(send: Send, answer: Answer, body: bytes, request_id: str) -> None:

@@ -3,6 +3,7 @@
 Each process has one frozen class of its own that extends this one; nothing else reads the environment.
 """
 
+from base64 import b64encode
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -27,7 +28,14 @@ class StoreSettings(BaseSettings):
     mlflow_token: SecretStr | None = Field(
         None, description="Bearer token for MLflow, instead of a password."
     )
-    ca_bundle: Path | None = Field(None, description="CA certificates to trust for HTTPS to MLflow.")
+    prefect_api_url: str = Field("http://127.0.0.1:4200/api", description="Prefect API that runs the flows.")
+    prefect_api_key: SecretStr | None = Field(None, description="API key of Prefect Cloud.")
+    prefect_api_auth_string: SecretStr | None = Field(
+        None, description="`user:password` of a Prefect server with basic authentication."
+    )
+    ca_bundle: Path | None = Field(
+        None, description="CA certificates to trust for HTTPS to MLflow and Prefect."
+    )
     models: str = Field("*", description="Comma-separated name globs: which registered models are served.")
     env: str = Field("", description="Prefix of aliases and tags, so that environments share one MLflow.")
 
@@ -36,7 +44,7 @@ class StoreSettings(BaseSettings):
     def _absolute(cls, home: Path) -> Path:
         return home.expanduser().absolute()
 
-    @field_validator("mlflow_url")
+    @field_validator("mlflow_url", "prefect_api_url")
     @classmethod
     def _no_trailing_slash(cls, url: str) -> str:
         return url.rstrip("/")
@@ -45,6 +53,16 @@ class StoreSettings(BaseSettings):
     def database_url(self) -> str:
         """The state store's SQLAlchemy URL."""
         return self.store_url or f"sqlite:///{self.home / 'signalbox.db'}"
+
+    @property
+    def prefect_headers(self) -> dict[str, str]:
+        """What lets a request into Prefect's API: an API key, else an auth string, else nothing."""
+        if self.prefect_api_key is not None:
+            return {"Authorization": f"Bearer {self.prefect_api_key.get_secret_value()}"}
+        if self.prefect_api_auth_string is not None:
+            credentials = b64encode(self.prefect_api_auth_string.get_secret_value().encode()).decode()
+            return {"Authorization": f"Basic {credentials}"}
+        return {}
 
     @property
     def admin_key_file(self) -> Path:

@@ -58,6 +58,16 @@ class Metrics:
             "signalbox_registry_stale", "1 while the registry cannot be read.", registry=self.registry
         )
 
+        self.log_rows = Counter(
+            "signalbox_inference_log_rows", "Rows written to the inference log.", registry=self.registry
+        )
+        self.log_dropped = Counter(
+            "signalbox_inference_log_dropped",
+            "Rows missing from the inference log.",
+            ("reason",),
+            registry=self.registry,
+        )
+
     def answered(self, ref: VersionRef, variant: str, status: str, seconds: float) -> None:
         """Account one request to the version that answered it, or failed to."""
         self._requests.labels(ref.model, ref.version, variant, status).inc()

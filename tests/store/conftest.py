@@ -1,5 +1,6 @@
 """A real state store on SQLite in the test's own folder."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,12 +11,20 @@ from serving.core.clock import ManualClock
 from serving.store.database import open_engine, upgrade
 
 
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An upgraded store to copy: migrating takes longer than most tests."""
+    file = tmp_path_factory.mktemp("store") / "signalbox.db"
+    upgrade(f"sqlite:///{file}")
+    return file
+
+
 @pytest.fixture
-def store_url(tmp_path: Path) -> str:
+def store_url(tmp_path: Path, empty_store: Path) -> str:
     """URL of an upgraded, empty store."""
-    url = f"sqlite:///{tmp_path / 'signalbox.db'}"
-    upgrade(url)
-    return url
+    file = tmp_path / "signalbox.db"
+    shutil.copy(empty_store, file)
+    return f"sqlite:///{file}"
 
 
 @pytest.fixture

@@ -1,0 +1,213 @@
+"""Records of answers as one Parquet part; the only module of serving that uses Arrow.
+
+Called on the log's own thread. Arrow arrays are made from buffers, because Arrow's conversion of
+Python values imports pandas, which a server must not carry.
+"""
+
+import hashlib
+import io
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from random import Random
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from serving.core.datatypes import Array
+from serving.core.model import VersionRef
+from serving.store.inference_log import MAX_ELEMENTS, output_name, row_columns
+
+_RAW = ".raw"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = datetime.resolution
+# The columns a reader selects by; they stay whatever the privacy settings say.
+_KEPT = frozenset({"time", "row", "model", "version", "variant", "status", "latency_ms"})
+
+
+class Record(NamedTuple):
+    """One answered request. `rows` is None where the first axis is no batch: then it is one row."""
+
+    at: datetime
+    ref: VersionRef
+    request_id: str
+    variant: str
+    status: str
+    latency_seconds: float
+    inputs: Mapping[str, Array]
+    outputs: Mapping[str, Array]
+    rows: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Privacy:
+    """Name globs of columns that are left out, or written as the SHA-256 of their value's text."""
+
+    drop: tuple[str, ...] = ()
+    hash: tuple[str, ...] = ()
+
+    def drops(self, column: str) -> bool:
+        return column not in _KEPT and any(fnmatchcase(column, glob) for glob in self.drop)
+
+    def hashes(self, column: str) -> bool:
+        return column not in _KEPT and any(fnmatchcase(column, glob) for glob in self.hash)
+
+
+def parquet(records: Sequence[Record], privacy: Privacy, raw_ratio: float, chance: Random) -> bytes:
+    """Records of one version as the content of a Parquet file, one row per batch row."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    tables = [
+        pa.Table.from_arrays(
+            [_arrow(column, is_binary=name.endswith(_RAW)) for name, column in columns.items()],
+            names=list(columns),
+        )
+        for group in _alike(records)
+        for columns in [_columns(group, privacy, raw_ratio, chance)]
+    ]
+    whole = pa.concat_tables(tables, promote_options="permissive")
+    file = io.BytesIO()
+    # A quiet model fills a part with a few rows, so what is written per column and not per row counts.
+    pq.write_table(
+        whole, file, compression="zstd", compression_level=1, write_statistics=["time"], store_schema=False
+    )
+    return file.getvalue()
+
+
+def _alike(records: Sequence[Record]) -> Iterator[list[Record]]:
+    """Records whose tensors stack: equal names, datatypes and row shapes."""
+    groups: dict[object, list[Record]] = defaultdict(list)
+    for record in records:
+        groups[_signature(record)].append(record)
+    yield from groups.values()
+
+
+def _signature(record: Record) -> object:
+    return (
+        record.rows is None,
+        tuple((name, a.dtype, _row_shape(a, record.rows)) for name, a in record.inputs.items()),
+        tuple((name, a.dtype, _row_shape(a, record.rows)) for name, a in record.outputs.items()),
+    )
+
+
+def _row_shape(array: Array, rows: int | None) -> object:
+    """A tensor's shape without the batch axis; told apart from one that has none."""
+    return array.shape[1:] if _has_rows(array, rows) else (None, array.shape)
+
+
+def _has_rows(array: Array, rows: int | None) -> bool:
+    return rows is not None and array.ndim > 0 and array.shape[0] == rows
+
+
+def _columns(group: Sequence[Record], privacy: Privacy, raw_ratio: float, chance: Random) -> dict[str, Array]:
+    tensors = {name: [record.inputs[name] for record in group] for name in group[0].inputs}
+    tensors |= {
+        output_name(name, group[0].inputs): [record.outputs[name] for record in group]
+        for name in group[0].outputs
+    }
+    columns = _fixed(group)
+    for name, arrays in tensors.items():
+        columns |= _tensor(name, _stacked(arrays, group), raw_ratio, chance)
+    return {
+        name: _hashed(column) if privacy.hashes(name) else column
+        for name, column in columns.items()
+        if not privacy.drops(name)
+    }
+
+
+def _fixed(group: Sequence[Record]) -> dict[str, Array]:
+    counts = [_row_count(record) for record in group]
+
+    def each(value: Callable[[Record], object], dtype: Any) -> Array:
+        return np.repeat(np.array([value(record) for record in group], dtype=dtype), counts)
+
+    return {
+        "time": each(lambda r: (r.at - _EPOCH) // _MICROSECOND, np.int64).view("datetime64[us]"),
+        "request_id": each(lambda r: r.request_id, object),
+        "row": np.concatenate([np.arange(count, dtype=np.int32) for count in counts]),
+        "model": each(lambda r: r.ref.model, object),
+        "version": each(lambda r: r.ref.version, object),
+        "variant": each(lambda r: str(r.variant), object),
+        "status": each(lambda r: r.status, object),
+        "latency_ms": each(lambda r: r.latency_seconds * 1000, np.float64),
+    }
+
+
+def _row_count(record: Record) -> int:
+    return 1 if record.rows is None else record.rows
+
+
+def _stacked(arrays: Sequence[Array], group: Sequence[Record]) -> Array:
+    """One tensor of all records, (rows, ...); what has no batch axis stands in each of its rows."""
+    if _has_rows(arrays[0], group[0].rows):
+        return np.concatenate(arrays)
+    counts = [_row_count(record) for record in group]
+    return np.concatenate(
+        [np.broadcast_to(array, (count, *array.shape)) for array, count in zip(arrays, counts, strict=True)]
+    )
+
+
+def _tensor(name: str, rows: Array, raw_ratio: float, chance: Random) -> dict[str, Array]:
+    columns = row_columns(name, rows)
+    is_large = rows.size > MAX_ELEMENTS * len(rows) and rows.dtype.kind != "O"
+    if is_large and raw_ratio > 0:
+        sampled = [_npy(row) if chance.random() < raw_ratio else None for row in rows]
+        columns[name + _RAW] = _objects(sampled)
+    return columns
+
+
+def _npy(row: Array) -> bytes:
+    """A row in numpy's own file format, which carries its datatype and shape."""
+    file = io.BytesIO()
+    np.save(file, row if row.dtype.kind in "biuf" else row.astype(np.float32), allow_pickle=False)
+    return file.getvalue()
+
+
+def _hashed(column: Array) -> Array:
+    hexes = [
+        None if value is None else hashlib.sha256(_bytes(value)).hexdigest() for value in column.tolist()
+    ]
+    return _objects(hexes)
+
+
+def _objects(values: Sequence[object]) -> Array:
+    column = np.empty(len(values), dtype=object)
+    column[:] = values
+    return column
+
+
+def _bytes(value: object) -> bytes:
+    return value if isinstance(value, bytes) else str(value).encode("utf-8", "backslashreplace")
+
+
+def _arrow(column: Array, *, is_binary: bool) -> Any:
+    import pyarrow as pa
+
+    if column.dtype == object:
+        return _arrow_bytes(column, is_binary=is_binary)
+    if column.dtype.kind == "b":
+        bits = np.packbits(column, bitorder="little")
+        return pa.Array.from_buffers(pa.bool_(), len(column), [None, pa.py_buffer(bits)])
+    kind = pa.timestamp("us", "UTC") if column.dtype.kind == "M" else pa.from_numpy_dtype(column.dtype)
+    return pa.Array.from_buffers(kind, len(column), [None, pa.py_buffer(np.ascontiguousarray(column))])
+
+
+def _arrow_bytes(column: Array, *, is_binary: bool) -> Any:
+    """Variable-length values; text that is no UTF-8 is written with its bytes escaped."""
+    import pyarrow as pa
+
+    values = column.tolist()
+    encoded = [b"" if value is None else _bytes(value) for value in values]
+    if not is_binary:
+        encoded = [text.decode("utf-8", "backslashreplace").encode() for text in encoded]
+    offsets = np.zeros(len(encoded) + 1, dtype=np.int64)
+    np.cumsum([len(text) for text in encoded], out=offsets[1:])
+    present = np.packbits(
+        np.array([value is not None for value in values], dtype=np.bool_), bitorder="little"
+    )
+    buffers = [pa.py_buffer(present), pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded))]
+    kind = pa.large_binary() if is_binary else pa.large_string()
+    return pa.Array.from_buffers(kind, len(encoded), buffers)

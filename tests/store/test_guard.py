@@ -1,0 +1,260 @@
+"""The guarded alias write: every end it can come to, and what is on record afterwards."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from serving.core.clock import ManualClock
+from serving.core.errors import ChangeRefused
+from serving.store import audit, changes
+from serving.store.changes import ChangeIntent, Outcome
+from serving.store.guard import Guard, Verdict, Wish
+from serving.store.leases import Leases
+from serving.store.registry import Registry, connect
+from serving.store.settings import StoreSettings
+from tests.mlflow_double import Fault, MlflowDouble
+
+BACK = Wish("digits", "champion", "1", "ann", "it fails", frozenset({"2"}))
+MINE = "serving:here:1"
+
+
+@pytest.fixture
+def double(tmp_path: Path) -> Iterator[MlflowDouble]:
+    with MlflowDouble() as double:
+        double.add("digits", tmp_path, tmp_path, tmp_path)
+        double.point("digits", "2")
+        yield double
+
+
+@pytest.fixture
+def leases(engine: Engine, clock: ManualClock) -> Leases:
+    return Leases(engine, clock)
+
+
+@pytest.fixture
+def guard(double: MlflowDouble, engine: Engine, leases: Leases, tmp_path: Path) -> Iterator[Guard]:
+    with connect(StoreSettings(home=tmp_path, mlflow_url=double.url)) as client:
+        yield Guard(Registry(client, serves=lambda name: True), engine, leases)
+
+
+def outcomes(engine: Engine) -> list[Outcome | None]:
+    return [change.outcome for change in reversed(changes.recent(engine, "digits"))]
+
+
+def writes(double: MlflowDouble) -> list[str]:
+    return [call for call in double.seen if not call.startswith("GET")]
+
+
+def test_move_is_applied_and_on_record_when_nothing_is_in_the_way(
+    guard: Guard, double: MlflowDouble, engine: Engine
+) -> None:
+    """Intent before, outcome after, both in the audit trail under the actor's name."""
+    with guard.holding("digits", MINE) as lease:
+        move = guard.move(BACK, lease)
+    assert (move.verdict, move.seen, move.is_settled) == (Verdict.APPLIED, "1", True)
+    assert double.named("digits") == "1"
+    [change] = changes.recent(engine, "digits")
+    assert (change.from_version, change.to_version, change.outcome) == ("2", "1", Outcome.APPLIED)
+    assert [(row.entry.actor, row.entry.details["step"]) for row in audit.tail(engine, action="alias")] == [
+        ("ann", "intent"),
+        ("ann", "outcome"),
+    ]
+
+
+def test_move_deletes_the_alias_when_nothing_shall_be_named(guard: Guard, double: MlflowDouble) -> None:
+    """To None: the alias goes."""
+    with guard.holding("digits", MINE) as lease:
+        assert guard.move(replace(BACK, to_version=None), lease).verdict is Verdict.APPLIED
+    assert double.named("digits") is None
+
+
+def test_move_is_already_done_when_the_registry_names_it(
+    guard: Guard, double: MlflowDouble, engine: Engine
+) -> None:
+    """No write, no record: nothing was changed."""
+    double.point("digits", "1")
+    with guard.holding("digits", MINE) as lease:
+        move = guard.move(BACK, lease)
+    assert (move.verdict, move.is_settled) == (Verdict.ALREADY, True)
+    assert writes(double) == []
+    assert outcomes(engine) == []
+
+
+@pytest.mark.parametrize("named", ["3", None])
+def test_move_is_superseded_when_a_hand_chose_otherwise(
+    guard: Guard, double: MlflowDouble, engine: Engine, named: str | None
+) -> None:
+    """The hand's choice wins, a deletion too."""
+    double.point("digits", named)
+    with guard.holding("digits", MINE) as lease:
+        move = guard.move(BACK, lease)
+    assert (move.verdict, move.seen, move.is_settled) == (Verdict.SUPERSEDED, named, True)
+    assert writes(double) == []
+    assert outcomes(engine) == []
+
+
+def test_move_goes_from_anywhere_when_no_origin_is_asked(guard: Guard, double: MlflowDouble) -> None:
+    """The copy of `previous` is simply kept right."""
+    double.point("digits", "3")
+    with guard.holding("digits", MINE) as lease:
+        assert guard.move(replace(BACK, only_from=None), lease).verdict is Verdict.APPLIED
+
+
+def test_move_fails_without_a_write_when_the_registry_cannot_be_read(
+    guard: Guard, double: MlflowDouble, engine: Engine
+) -> None:
+    """Nothing was tried, so nothing is on record; another try may help."""
+    double.fault = Fault(500)
+    with guard.holding("digits", MINE) as lease:
+        move = guard.move(BACK, lease)
+    assert (move.verdict, move.seen, move.is_settled) == (Verdict.FAILED, None, False)
+    assert outcomes(engine) == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "wish"),
+    [
+        pytest.param(Fault(500, where="registered-models/alias"), BACK, id="write-refused"),
+        pytest.param(None, replace(BACK, to_version="9"), id="version-gone"),
+    ],
+)
+def test_move_fails_when_the_write_did_not_change_anything(
+    guard: Guard, double: MlflowDouble, engine: Engine, fault: Fault | None, wish: Wish
+) -> None:
+    """Told by reading back, not by the write's answer."""
+    double.fault = fault
+    with guard.holding("digits", MINE) as lease:
+        move = guard.move(wish, lease)
+    assert (move.verdict, move.seen, move.is_settled) == (Verdict.FAILED, "2", False)
+    assert outcomes(engine) == [Outcome.FAILED]
+
+
+def test_move_is_superseded_when_reading_back_shows_a_third_version(
+    guard: Guard, double: MlflowDouble, engine: Engine
+) -> None:
+    """A hand was quicker than the read."""
+    double.fault = Fault(500, where="registered-models/alias")
+    with guard.holding("digits", MINE) as lease:
+        move = guard.move(replace(BACK, reason="first"), lease)
+        assert move.verdict is Verdict.FAILED
+        double.fault = None
+
+        def hand() -> None:
+            double.point("digits", "3")
+            double.fault = Fault(404, where="registered-models/alias")
+
+        double.before_write = hand
+        double.models["digits"].versions.pop("1")
+        move = guard.move(replace(BACK, to_version="1"), lease)
+    assert (move.verdict, move.seen) == (Verdict.SUPERSEDED, "3")
+    assert outcomes(engine) == [Outcome.FAILED, Outcome.SUPERSEDED]
+
+
+def break_after_write(double: MlflowDouble) -> None:
+    """The write arrives, and from then on the registry does not answer."""
+
+    def fail() -> None:
+        double.fault = Fault(500)
+
+    double.before_write = fail
+
+
+def test_move_is_unknown_when_it_cannot_be_read_back(
+    guard: Guard, double: MlflowDouble, engine: Engine
+) -> None:
+    """The intent stays open: nobody may claim to know."""
+    break_after_write(double)
+    with guard.holding("digits", MINE) as lease:
+        move = guard.move(BACK, lease)
+    assert (move.verdict, move.seen, move.is_settled) == (Verdict.UNKNOWN, None, False)
+    assert outcomes(engine) == [None]
+    assert double.named("digits") == "1"
+
+
+def test_next_move_settles_an_open_intent_by_reading_when_the_first_was_applied(
+    guard: Guard, double: MlflowDouble, engine: Engine
+) -> None:
+    """What came of it is read from the registry; the second try then has nothing to do."""
+    break_after_write(double)
+    with guard.holding("digits", MINE) as lease:
+        guard.move(BACK, lease)
+    double.fault = double.before_write = None
+    with guard.holding("digits", MINE) as lease:
+        assert guard.move(BACK, lease).verdict is Verdict.ALREADY
+    assert outcomes(engine) == [Outcome.APPLIED]
+
+
+def test_next_move_settles_an_open_intent_as_failed_when_the_registry_names_another(
+    guard: Guard, engine: Engine, leases: Leases
+) -> None:
+    """A process died between its intent and its write."""
+    lease = leases.preempt("model:digits", "dead")
+    changes.intend(engine, ChangeIntent("digits", "champion", "2", "3", lease.epoch, "dead", "x"), lease)
+    with guard.holding("digits", MINE, preempt=True) as mine:
+        assert guard.move(BACK, mine).verdict is Verdict.APPLIED
+    assert outcomes(engine) == [Outcome.FAILED, Outcome.APPLIED]
+
+
+def test_holding_is_refused_naming_the_holder_when_another_has_the_lease(
+    guard: Guard, leases: Leases
+) -> None:
+    """Who wants to know asks the holder."""
+    leases.acquire("model:digits", "flow:promote")
+    with (
+        pytest.raises(ChangeRefused, match="being changed by flow:promote") as refusal,
+        guard.holding("digits", MINE),
+    ):
+        pass
+    assert refusal.value.holder == "flow:promote"
+
+
+def test_holding_takes_the_lease_from_anybody_when_it_preempts(
+    guard: Guard, leases: Leases, double: MlflowDouble
+) -> None:
+    """A rollback does not wait for a promotion, whose next write is then refused."""
+    with (
+        guard.holding("digits", "flow:promote") as theirs,
+        guard.holding("digits", MINE, preempt=True) as lease,
+    ):
+        assert lease.epoch == theirs.epoch + 1
+        with pytest.raises(ChangeRefused, match=f"now held by '{MINE}'"):
+            guard.move(replace(BACK, to_version="3"), theirs)
+        assert guard.move(BACK, lease).verdict is Verdict.APPLIED
+    assert double.named("digits") == "1"
+
+
+def test_holding_frees_the_lease_when_the_block_raises(guard: Guard) -> None:
+    """The next holder does not wait for a take-over."""
+    with pytest.raises(RuntimeError), guard.holding("digits", MINE):
+        raise RuntimeError
+    with guard.holding("digits", "other") as lease:
+        assert lease.holder == "other"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "beats"), [pytest.param(20.0, 0, id="enough"), pytest.param(20.1, 1, id="too-little")]
+)
+def test_move_renews_the_lease_when_less_than_ten_seconds_are_left(
+    guard: Guard, leases: Leases, clock: ManualClock, seconds: float, beats: int
+) -> None:
+    """A write and its reading back must fit into what is left."""
+    with guard.holding("digits", MINE) as lease:
+        clock.advance(seconds)
+        assert guard.move(BACK, lease).verdict is Verdict.APPLIED
+        renewed = leases.renew(lease)
+    assert getattr(renewed, "beat", None) == beats + 1
+
+
+def test_move_is_lost_without_a_write_when_the_lease_ran_out_and_was_taken(
+    guard: Guard, leases: Leases, clock: ManualClock, double: MlflowDouble
+) -> None:
+    """Somebody took over: what we meant may be wrong by now."""
+    with guard.holding("digits", MINE) as lease:
+        clock.advance(25)
+        leases.preempt("model:digits", "other")
+        move = guard.move(BACK, lease)
+    assert (move.verdict, move.is_settled) == (Verdict.LEASE_LOST, False)
+    assert writes(double) == []
