@@ -1,9 +1,10 @@
-"""Trains digit classifiers and registers four versions of them in MLflow, as any training script would.
+"""Trains digit classifiers and registers five versions of them in MLflow, as any training script would.
 
     python train.py --tracking-uri http://127.0.0.1:5000 --model-name digits
 
-Two versions are good and two are broken in ways that no file check finds; README.md says how.
-Knows nothing of Signalbox: plain PyTorch, ONNX and MLflow.
+Two versions are good, two are broken in ways that no file check finds, and one is worse; README.md says
+how. The scans kept from training are logged as the evaluation set of the model.
+Plain PyTorch, ONNX and MLflow; of Signalbox it knows one tag, which names that set.
 """
 
 import argparse
@@ -27,6 +28,9 @@ from torch import nn
 SEED = 7
 INPUT, OUTPUT = "image", "OUTPUT__0"
 CLASSES = 10
+NOISE = 1.0
+EVALUATION_FILE = "evaluation.npz"
+EVALUATION_TAG = "signalbox.evaluation_set"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +98,17 @@ def accuracy(net: DigitNet, digits: Digits) -> float:
     with torch.inference_mode():
         guesses = net(torch.from_numpy(digits.test_images)).argmax(1).numpy()
     return float((guesses == digits.test_labels).mean())
+
+
+def worn(net: DigitNet) -> DigitNet:
+    """A copy with noise on its weights: healthy to look at, and wrong about many scans."""
+    copy = DigitNet()
+    copy.load_state_dict(net.state_dict())
+    noise = torch.Generator().manual_seed(SEED)
+    with torch.no_grad():
+        for weight in copy.parameters():
+            weight.add_(torch.randn(weight.shape, generator=noise) * weight.std() * NOISE)
+    return copy.eval()
 
 
 def to_torchscript(net: DigitNet) -> torch.jit.ScriptModule:
@@ -169,6 +184,17 @@ def with_short_gain_table(good: onnx.ModelProto, levels: int = 8) -> onnx.ModelP
     return broken
 
 
+def log_evaluation_set(digits: Digits) -> str:
+    """Log the held-out scans with their labels on the current run; where they lie, as a tag names it."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / EVALUATION_FILE
+        arrays = {f"input:{INPUT}": digits.test_images, "labels": digits.test_labels}
+        np.savez_compressed(path, **arrays)
+        mlflow.log_artifact(str(path))
+    run = mlflow.active_run()
+    return f"runs:/{run.info.run_id}/{EVALUATION_FILE}"
+
+
 def register_torchscript(name: str, net: DigitNet, epochs: int, digits: Digits) -> Registered:
     example = digits.test_images[:1]
     reached = accuracy(net, digits)
@@ -177,6 +203,7 @@ def register_torchscript(name: str, net: DigitNet, epochs: int, digits: Digits) 
     with mlflow.start_run(run_name=f"{name}, epochs: {epochs}"):
         mlflow.log_params({"epochs": epochs, "seed": SEED, "dataset": "UCI digits"})
         mlflow.log_metric("accuracy", reached)
+        declared = log_evaluation_set(digits)
         info = mlflow.pytorch.log_model(
             to_torchscript(net),
             name="model",
@@ -187,6 +214,7 @@ def register_torchscript(name: str, net: DigitNet, epochs: int, digits: Digits) 
             serialization_format="pickle",
             pip_requirements=["torch"],
         )
+    mlflow.MlflowClient().set_registered_model_tag(name, EVALUATION_TAG, declared)
     return Registered(str(info.registered_model_version), "torchscript", reached, f"epochs: {epochs}")
 
 
@@ -217,6 +245,8 @@ def register_all(name: str, digits: Digits, few: int, many: int) -> Iterator[Reg
     yield register_onnx(name, with_nine_classes(good), "answers nine classes of ten", None, example)
     # Without an example, whoever tries it out can only try zeros.
     yield register_onnx(name, with_short_gain_table(good), "raises on real scans", None, None)
+    worse = worn(better)
+    yield register_onnx(name, to_onnx(worse), "worn weights", accuracy(worse, digits), example)
 
 
 def main() -> None:

@@ -1,0 +1,138 @@
+"""What the acts work with: the stack, the traffic, the registry as its UI writes it, and what was measured.
+
+Invariant: `periods` says at every moment which version has to answer, as far as that is settled.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import httpx
+
+from flows.cli.client import ServingClient
+from flows.cli.demo.live import LiveTraffic
+from flows.cli.demo.records import Record
+from flows.cli.demo.settings import MODEL
+from flows.cli.demo.verdict import Gap, Period, first_answer
+from flows.cli.errors import CommandFailed
+from flows.cli.home import Home
+from flows.cli.sessions import is_alive, read_leader
+from flows.cli.waiting import wait_until
+from flows.settings import FlowSettings
+from serving.core.model import Alias
+from serving.store.registry import Registry
+
+# What MLflow's user interface calls when somebody edits the aliases of a version.
+_ALIAS_PATH = "/ajax-api/2.0/mlflow/registered-models/alias"
+
+
+@dataclass(slots=True)
+class Measured:
+    """What the final table shows, filled act by act."""
+
+    swap_seconds: list[float] = field(default_factory=list)
+    rolled_back_seconds: float | None = None
+    alias_back_seconds: float | None = None
+    mlflow_back_seconds: float | None = None
+    serving_back_seconds: float | None = None
+    audit_rows: int | None = None
+
+
+class Stage:
+    """One demonstration while its traffic flows."""
+
+    def __init__(
+        self,
+        settings: FlowSettings,
+        traffic: LiveTraffic,
+        mlflow: httpx.Client,
+        serving: ServingClient,
+        tell: Callable[[str], None],
+    ) -> None:
+        self.settings = settings
+        self.home = Home(settings.home)
+        self.traffic = traffic
+        self.tell = tell
+        self.measured = Measured()
+        self.periods: list[Period] = []
+        self.gaps: list[Gap] = []
+        self._mlflow = mlflow
+        self._serving = serving
+        self._registry = Registry(mlflow, settings.serves)
+
+    def wait(self, holds: Callable[[], bool], within_seconds: float, otherwise: str) -> None:
+        """Raises `CommandFailed` with `otherwise` when `holds` does not come true in time."""
+        if not wait_until(holds, within_seconds):
+            problem = f"{otherwise} within {within_seconds:.0f} s"
+            raise CommandFailed(problem, next_step=f"the logs are in {self.home.logs}")
+
+    def wait_for_answers(self, count: int, since: float, within_seconds: float) -> list[Record]:
+        """The requests started since, once so many of them were answered."""
+
+        def enough() -> bool:
+            return sum(record.is_answered for record in self.traffic.since(since)) >= count
+
+        self.wait(enough, within_seconds, f"serving did not answer {count} requests")
+        return self.traffic.since(since)
+
+    def first_answer(self, version: str, since: float, within_seconds: float) -> Record:
+        """The first own answer of `version`, from which on it has to answer."""
+        self.wait(
+            lambda: first_answer(self.traffic.since(since), version, since) is not None,
+            within_seconds,
+            f"version {version} did not answer",
+        )
+        first = first_answer(self.traffic.since(since), version, since)
+        assert first is not None
+        self.periods.append(Period(version, first.ended))
+        return first
+
+    def write_alias(self, version: str) -> float:
+        """Point `champion` at `version`, as a click in MLflow's UI does; the moment before."""
+        began = time.monotonic()
+        point_champion_at(self._mlflow, version)
+        return began
+
+    def swap_to(self, version: str, within_seconds: float) -> float:
+        """Move `champion` to a good version; seconds from the alias write to its first answer."""
+        self.release_period()
+        began = self.write_alias(version)
+        seconds = self.first_answer(version, began, within_seconds).ended - began
+        self.measured.swap_seconds.append(seconds)
+        return seconds
+
+    def release_period(self) -> None:
+        """From now on the present version need not answer any more."""
+        self.periods[-1] = replace(self.periods[-1], until=time.monotonic())
+
+    def registry_champion(self) -> str | None:
+        """The version the alias names in MLflow."""
+        return self._registry.alias(MODEL, Alias.CHAMPION)
+
+    def served_champion(self) -> dict[str, Any]:
+        """Of the alias: the version wanted, the version served, and why they differ; from model-info."""
+        entry = self._serving.get("/api/v2/model-info", {"model": MODEL})["models"][0]
+        champion: dict[str, Any] = entry["aliases"][Alias.CHAMPION]
+        return champion
+
+    def kill(self, part: str) -> float:
+        """`kill -9` of all processes of a part; the moment before."""
+        leader = read_leader(self.home.pid_file(part))
+        if leader is None or not is_alive(leader):
+            raise CommandFailed(
+                f"{part} does not run, so it cannot be killed", next_step=f"see {self.home.logs}"
+            )
+        began = time.monotonic()
+        os.killpg(leader.pid, signal.SIGKILL)
+        return began
+
+
+def point_champion_at(mlflow: httpx.Client, version: str) -> None:
+    body = {"name": MODEL, "alias": Alias.CHAMPION.value, "version": version}
+    answer = mlflow.post(_ALIAS_PATH, json=body)
+    if not answer.is_success:
+        problem = f"MLflow answered {answer.status_code} to the alias: {answer.text[:200]}"
+        raise CommandFailed(problem, next_step="see MLflow's log")

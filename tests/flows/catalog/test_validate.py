@@ -1,0 +1,229 @@
+"""A validation from the registry to the report, against a real MLflow server and on the command line."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from flows.catalog.validate import Validation, run
+from flows.catalog.verdict import CheckName, Verdict
+from flows.settings import FlowSettings, part_environment
+from serving.core.errors import NotServed, RegistryUnavailable
+from serving.core.model import VersionRef
+from serving.store.database import upgrade
+from tests.flows.catalog.folders import QUICK, evaluation_file, one_hot_rows, onnx_shifted_classes
+from tests.flows.conftest import SettingsFactory
+from tests.mlflow_server import MlflowServer
+from tests.models import describe, onnx_echo, save_onnx
+
+pytestmark = pytest.mark.integration
+
+_API = "/api/2.0/mlflow"
+_ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
+_TAG = "signalbox.evaluation_set"
+_numbers = count(1)
+
+
+@dataclass
+class Model:
+    """One registered model, filled through MLflow's REST API alone."""
+
+    client: httpx.Client
+    name: str = field(default_factory=lambda: f"validated-{next(_numbers)}")
+
+    def __post_init__(self) -> None:
+        self.post("registered-models/create", {"name": self.name})
+
+    def add(self, folder: Path) -> str:
+        """Upload a folder as a run's model and register it as the next version."""
+        run = self._run()
+        for file in filter(Path.is_file, folder.rglob("*")):
+            self.upload(file, f"{_path(run)}/model/{file.relative_to(folder).as_posix()}")
+        source = {"source": f"{run['artifact_uri']}/model", "run_id": str(run["run_id"])}
+        told = self.post("model-versions/create", {"name": self.name, **source})
+        return str(told["model_version"]["version"])
+
+    def upload(self, file: Path, path: str) -> None:
+        self.client.put(f"{_ARTIFACTS}/{path}", content=file.read_bytes()).raise_for_status()
+
+    def point(self, version: str) -> None:
+        body = {"name": self.name, "alias": "champion", "version": version}
+        self.post("registered-models/alias", body)
+
+    def declare(self, uri: str, version: str | None = None) -> None:
+        body = {"name": self.name, "key": _TAG, "value": uri}
+        call = "registered-models/set-tag" if version is None else "model-versions/set-tag"
+        self.post(call, body if version is None else body | {"version": version})
+
+    def run_with(self, file: Path) -> str:
+        """A run that logged the file under `sets/`; its id."""
+        run = self._run()
+        self.upload(file, f"{_path(run)}/sets/{file.name}")
+        return str(run["run_id"])
+
+    def _run(self) -> dict[str, Any]:
+        run: dict[str, Any] = self.post("runs/create", {"experiment_id": "0"})["run"]["info"]
+        return run
+
+    def post(self, call: str, body: Mapping[str, str]) -> dict[str, Any]:
+        answer = self.client.post(f"{_API}/{call}", json=dict(body))
+        answer.raise_for_status()
+        found: dict[str, Any] = answer.json()
+        return found
+
+
+def _path(run: Mapping[str, Any]) -> str:
+    """Where a run's artifacts lie behind the proxy."""
+    return str(run["artifact_uri"]).removeprefix("mlflow-artifacts:/")
+
+
+@pytest.fixture
+def model(mlflow_server: MlflowServer) -> Iterator[Model]:
+    with httpx.Client(base_url=mlflow_server.url, trust_env=False) as client:
+        yield Model(client)
+
+
+@pytest.fixture
+def settings(make_settings: SettingsFactory, mlflow_server: MlflowServer) -> FlowSettings:
+    return make_settings(mlflow_url=mlflow_server.url)
+
+
+@pytest.fixture
+def evaluation(tmp_path: Path) -> Path:
+    return evaluation_file(tmp_path / "set", {"x": one_hot_rows(60)}, np.arange(60) % 3)
+
+
+def request(model: Model, version: str, **different: Any) -> Validation:
+    return Validation(VersionRef(model.name, version), QUICK, **different)
+
+
+def test_report_compares_with_the_champion_when_both_are_registered(
+    model: Model, settings: FlowSettings, evaluation: Path, tmp_path: Path
+) -> None:
+    """Versions and set come through the artifact proxy; the worse one is refused for its accuracy."""
+    good, worse = model.add(onnx_echo(tmp_path / "one")), model.add(onnx_shifted_classes(tmp_path / "two"))
+    same = model.add(onnx_echo(tmp_path / "three"))
+    model.point(good)
+    uri = f"runs:/{model.run_with(evaluation)}/sets/evaluation.npz"
+    model.declare(uri)
+    refused = run(request(model, worse), settings)
+    assert (refused.champion, refused.evaluation_set, refused.format) == (good, uri, "onnx")
+    assert [reason.split(":")[0] for reason in refused.reasons] == ["accuracy"]
+    assert refused.check(CheckName.ACCURACY).evidence["candidate"] == 0.0
+    passed = run(request(model, same), settings)
+    assert passed.verdict is Verdict.PASSED
+    assert passed.digest != refused.digest
+    assert list(settings.home.glob("validation-*")) == []
+
+
+def test_version_is_judged_alone_when_it_is_the_champion(
+    model: Model, settings: FlowSettings, tmp_path: Path
+) -> None:
+    """Nothing is compared with itself; another version may be named instead."""
+    one, two = model.add(onnx_echo(tmp_path / "one")), model.add(onnx_echo(tmp_path / "two"))
+    model.point(one)
+    assert run(request(model, one), settings).champion is None
+    assert run(request(model, one, champion=two), settings).champion == two
+
+
+def test_set_of_the_version_is_used_when_the_model_has_one_too(
+    model: Model, settings: FlowSettings, evaluation: Path, tmp_path: Path
+) -> None:
+    """The version's tag wins, here over a set that does not exist."""
+    version = model.add(onnx_echo(tmp_path / "one"))
+    model.declare("runs:/nothing/here.npz")
+    model.upload(evaluation, f"{model.name}/own.npz")
+    model.declare(f"mlflow-artifacts:/{model.name}/own.npz", version)
+    assert run(request(model, version), settings).check(CheckName.ACCURACY).verdict is Verdict.PASSED
+
+
+@pytest.mark.parametrize(
+    ("uri", "why"),
+    [
+        ("runs:/nothing/here.npz", "names run nothing, which MLflow does not have"),
+        ("mlflow-artifacts:/nowhere/at-all.npz", "there is no evaluation set at"),
+        ("s3://bucket/set.npz", "must be given as runs:/<run id>/<path>.npz"),
+    ],
+)
+def test_version_fails_when_its_set_cannot_be_found(
+    model: Model, settings: FlowSettings, tmp_path: Path, uri: str, why: str
+) -> None:
+    """A declared set that is not there is a refusal that names it, not a gap in the report."""
+    version = model.add(onnx_echo(tmp_path / "one"))
+    model.declare(uri)
+    report = run(request(model, version), settings)
+    assert report.verdict is Verdict.FAILED
+    assert why in report.reason
+
+
+def test_version_fails_to_load_when_its_files_are_gone(
+    model: Model, settings: FlowSettings, mlflow_server: MlflowServer, tmp_path: Path
+) -> None:
+    """An artifact that the store lost is the version's failure; the registry itself answered."""
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    report = run(request(model, model.add(empty)), settings)
+    assert [check.name for check in report.checks if check.verdict is Verdict.FAILED] == [CheckName.LOADS]
+
+
+def test_validation_raises_when_there_is_nothing_to_judge(
+    model: Model, make_settings: SettingsFactory, settings: FlowSettings
+) -> None:
+    """An unknown version and an unreachable registry are errors, no verdicts."""
+    with pytest.raises(NotServed, match="no version 7"):
+        run(request(model, "7"), settings)
+    with pytest.raises(RegistryUnavailable):
+        run(request(model, "1"), make_settings(mlflow_url="http://127.0.0.1:9"))
+
+
+def _command(settings: FlowSettings, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "flows.cli.main", "validate", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env=part_environment(settings),
+    )
+
+
+def test_command_prints_and_exits_by_verdict_when_run(
+    model: Model, settings: FlowSettings, tmp_path: Path
+) -> None:
+    """0 and a table for a good version, 1 and the reason for a bad one, one sentence for none at all."""
+    import onnx
+
+    wrong = onnx.load(onnx_echo(tmp_path / "echo") / "model.onnx")
+    wrong.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 4
+    wrong.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 4
+    good = model.add(describe(onnx_echo(tmp_path / "one"), flavor="onnx", example=[[1.0, 2.0, 3.0]]))
+    bad = model.add(save_onnx(tmp_path / "two", wrong))
+    model.point(good)
+    upgrade(settings.database_url)
+    shown = _command(settings, model.name, good)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert f"{model.name} version {good} passed validation" in shown.stdout
+    refused = _command(settings, model.name, bad, "--json")
+    assert refused.returncode == 1
+    found = json.loads(refused.stdout)
+    assert (found["verdict"], found["champion"]) == ("failed", good)
+    missing = _command(settings, model.name, "99")
+    assert missing.returncode == 1
+    assert missing.stderr.startswith("error: the registry")
+
+
+def test_command_warns_when_the_store_is_missing(
+    model: Model, settings: FlowSettings, tmp_path: Path
+) -> None:
+    """The verdict stands, and what could not be kept is said."""
+    shown = _command(settings, model.name, model.add(onnx_echo(tmp_path / "one")))
+    assert shown.returncode == 0
+    assert "warning: the report was not recorded" in shown.stderr

@@ -1,0 +1,39 @@
+"""Telling by its outputs which version answered."""
+
+from pathlib import Path
+
+import numpy as np
+
+from flows.cli.demo.reference import Reference, read_reference
+
+SCANS = np.zeros((2, 1, 8, 8), np.float32)
+
+
+def logits(value: float) -> np.ndarray:
+    return np.full((2, 10), value, np.float32)
+
+
+def test_answer_matches_when_it_is_the_named_versions_own() -> None:
+    """Rounding is forgiven; another version's outputs, another shape and an unknown version are not."""
+    reference = Reference(SCANS, {"1": logits(1.0), "2": logits(2.0)})
+    assert reference.matches("1", 1, logits(1.0001)[:1])
+    assert not reference.matches("1", 1, logits(2.0)[:1])
+    assert not reference.matches("1", 1, logits(1.0)[:1, :9])
+    assert not reference.matches("4", 1, logits(1.0)[:1])
+
+
+def test_versions_are_told_apart_when_every_scan_differs() -> None:
+    """One scan answered alike would hide an answer of the wrong version."""
+    almost = logits(2.0)
+    almost[1] = 1.0
+    assert Reference(SCANS, {"1": logits(1.0), "2": logits(2.0)}).tells_apart()
+    assert not Reference(SCANS, {"1": logits(1.0), "2": almost}).tells_apart()
+
+
+def test_reference_is_the_same_when_read_back(tmp_path: Path) -> None:
+    """What one process measured the other compares with."""
+    Reference(SCANS, {"1": logits(1.0), "2": logits(2.0)}).save(tmp_path / "folder" / "reference.npz")
+    found = read_reference(tmp_path / "folder" / "reference.npz")
+    assert sorted(found.outputs) == ["1", "2"]
+    assert found.scans.shape == SCANS.shape
+    assert found.matches("2", 0, logits(2.0)[:1])
