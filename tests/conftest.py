@@ -1,10 +1,18 @@
-"""Fixtures every test may use."""
+"""Fixtures every test may use, and the count of faults recovered that ends a test run."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 
+from serving.store.database import upgrade
+from tests.faults import Tally, fault_names
+from tests.homes import prepare_home
+from tests.mlflow_double import MlflowDouble
 from tests.mlflow_server import MlflowServer
+from tests.prefect_server import PrefectServer
+
+_TALLY = pytest.StashKey[Tally]()
 
 
 @pytest.fixture(scope="session")
@@ -16,3 +24,82 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowSe
         yield server
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def store_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An upgraded, empty store to copy: migrating takes longer than most tests."""
+    file = tmp_path_factory.mktemp("template") / "signalbox.db"
+    upgrade(f"sqlite:///{file}")
+    return file
+
+
+@pytest.fixture
+def home(tmp_path: Path, store_template: Path) -> Path:
+    """A server's home with a store and an admin key."""
+    return prepare_home(tmp_path / "home", store_template)
+
+
+@pytest.fixture
+def double() -> Iterator[MlflowDouble]:
+    """A registry without models, for tests that cannot wait for MLflow."""
+    with MlflowDouble() as double:
+        yield double
+
+
+@pytest.fixture(scope="session")
+def prefect_server(
+    tmp_path_factory: pytest.TempPathFactory, mlflow_server: MlflowServer
+) -> Iterator[PrefectServer]:
+    """One Prefect server with a worker and our deployments; its flows see models called `flow-*` only."""
+    server = PrefectServer(tmp_path_factory.mktemp("prefect") / "home", mlflow_server.url)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_TALLY] = Tally()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    if session.config.option.collectonly:
+        return
+    for item in session.items:
+        for mark in item.iter_markers("fault"):
+            try:
+                session.config.stash[_TALLY].expect(item.nodeid, fault_names(mark.args))
+            except ValueError as error:
+                raise pytest.UsageError(f"{item.nodeid}: {error}") from None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    item.config.stash[_TALLY].note(item.nodeid, is_call=report.when == "call", passed=report.passed)
+    return report
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """A fault that was not recovered from fails the run, also where its test was merely skipped."""
+    if exitstatus == pytest.ExitCode.OK and not session.config.stash[_TALLY].is_complete:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    tally = config.stash[_TALLY]
+    if tally.injected:
+        terminalreporter.section("faults")
+        for line in tally.lines():
+            terminalreporter.write_line(line)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """The very last line of a run that injected any fault."""
+    tally = config.stash.get(_TALLY, None)
+    if tally is not None and tally.injected:
+        config.get_terminal_writer().line(str(tally))

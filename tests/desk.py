@@ -1,0 +1,114 @@
+"""The inference use case over scripted versions: a desk to ask at, and what it counted."""
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+from typing import Any, cast
+
+import httpx
+import numpy as np
+
+from serving.api.access import Access
+from serving.api.edge import App, Edge
+from serving.core.clock import SystemClock
+from serving.core.datatypes import Array
+from serving.core.errors import InvalidRequest
+from serving.core.health import Status
+from serving.core.model import TensorSpec
+from serving.followed import FollowedModel
+from serving.inference import Answer, Inference
+from serving.pool import LoadedVersion
+from serving.protocol.infer import InferEndpoint
+from serving.routes import Routes
+from serving.telemetry.metrics import Metrics
+from serving.watch import Evidence
+from tests.logged import inference_log, part_folder
+
+X = np.array([[1.0, 2.0, 3.0]], np.float32)
+
+
+class Hangs:
+    """A model that does not answer until it is let go."""
+
+    def __init__(self) -> None:
+        self.free = threading.Event()
+
+    def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        self.free.wait(20)
+        return {"y": inputs["x"]}
+
+
+@dataclass
+class Desk:
+    """The use case over scripted versions, and what it reported."""
+
+    inference: Inference
+    model: FollowedModel
+    routes: Routes
+    metrics: Metrics
+    failing: list[Evidence] = field(default_factory=list)
+
+    def install(self, champion: LoadedVersion, previous: LoadedVersion | None = None) -> None:
+        self.model.served["champion"] = champion
+        self.model.previous = previous
+        self.routes.publish("digits", self.model.routes())
+
+    async def ask(
+        self, *, address: str | None = None, seconds: float = 20.0, finite: bool = True, array: Array = X
+    ) -> Answer:
+        def read(specs: tuple[TensorSpec, ...]) -> dict[str, Array]:
+            if [spec.name for spec in specs] != ["x"]:
+                raise InvalidRequest("unknown input", tensor="x")
+            return {"x": array}
+
+        route = self.inference.route("digits", address)
+        return await self.inference.infer(
+            route, read, deadline=monotonic() + seconds, request_id="r-1", finite=finite
+        )
+
+    @property
+    def counted(self) -> tuple[int, int]:
+        """Answers and failures that count against the champion."""
+        evidence = self.model.window.evidence(monotonic())
+        return evidence.answers, evidence.failed
+
+
+def open_desk(tmp_path: Path) -> Desk:
+    """A desk without versions; its inference log takes records and writes none."""
+    metrics, routes, model = Metrics(), Routes(), FollowedModel("digits")
+    failing: list[Evidence] = []
+    inference = Inference(
+        routes,
+        {"digits": model},
+        lambda _, evidence: failing.append(evidence),
+        metrics,
+        inference_log(part_folder(tmp_path), metrics),
+        SystemClock(),
+    )
+    return Desk(inference, model, routes, metrics, failing)
+
+
+async def nothing_behind(scope: object, receive: object, send: object) -> None:
+    raise AssertionError("this request was inference's")
+
+
+def client(
+    desk: Desk,
+    *,
+    behind: App = nothing_behind,
+    max_body_bytes: int = 1 << 20,
+    timeout_seconds: float = 20.0,
+    require_infer_key: bool = False,
+) -> httpx.AsyncClient:
+    """An HTTP client of the outermost application, on loopback, where no key exists."""
+    endpoint = InferEndpoint(
+        desk.inference,
+        lambda model: Status.HEALTHY,
+        max_body_bytes=max_body_bytes,
+        timeout_seconds=timeout_seconds,
+    )
+    access = Access(lambda: None, is_loopback=True, require_infer_key=require_infer_key, hosts="")
+    transport = httpx.ASGITransport(cast(Any, Edge(access, endpoint, behind)))
+    return httpx.AsyncClient(transport=transport, base_url="http://localhost:8080")

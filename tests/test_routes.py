@@ -1,0 +1,85 @@
+"""Which version answers: by alias, by number, by default, and who stands in."""
+
+import pytest
+
+from serving.core.errors import NotServed
+from serving.core.model import Variant
+from serving.routes import ModelRoutes, Routes
+from tests.versions import loaded
+
+OLD, NOW, NEXT = loaded("9"), loaded("10"), loaded("11")
+
+
+@pytest.fixture
+def routes() -> Routes:
+    routes = Routes()
+    table = {"champion": NOW, "previous": OLD, "challenger": NEXT, "nightly": NEXT}
+    routes.publish("digits", ModelRoutes(table, previous=OLD))
+    return routes
+
+
+@pytest.mark.parametrize(
+    ("address", "version", "variant", "alias", "has_fallback"),
+    [
+        (None, "10", Variant.CHAMPION, "champion", True),
+        ("champion", "10", Variant.CHAMPION, "champion", True),
+        ("challenger", "11", Variant.CHALLENGER, "challenger", False),
+        ("previous", "9", Variant.DIRECT, "previous", False),
+        ("nightly", "11", Variant.DIRECT, "nightly", False),
+        ("10", "10", Variant.DIRECT, None, False),
+        ("9", "9", Variant.DIRECT, None, False),
+    ],
+)
+def test_route_is_found_by_address(
+    routes: Routes, address: str | None, version: str, variant: Variant, alias: str | None, has_fallback: bool
+) -> None:
+    """Only the champion has a stand-in: whoever names another version wants that one's own answer."""
+    route = routes.find("digits", address)
+    assert (route.version.ref.version, route.variant, route.alias) == (version, variant, alias)
+    assert route.fallback is (OLD if has_fallback else None)
+
+
+@pytest.mark.parametrize("address", ["8", "shadow", "", "champion "])
+def test_route_names_what_exists_when_the_address_does_not(routes: Routes, address: str) -> None:
+    """Aliases, then numbers in their order."""
+    with pytest.raises(NotServed) as refusal:
+        routes.find("digits", address)
+    assert refusal.value.exists == ("challenger", "champion", "nightly", "previous", "9", "10", "11")
+
+
+def test_route_names_the_models_when_the_model_does_not_exist(routes: Routes) -> None:
+    """So does every call that names a model."""
+    routes.publish("another", ModelRoutes({"champion": OLD}))
+    with pytest.raises(NotServed, match="model 'nope' is not served; available: another, digits"):
+        routes.find("nope", None)
+
+
+def test_route_says_so_when_there_is_no_champion() -> None:
+    """A challenger alone is no answer to a plain request."""
+    routes = Routes()
+    routes.publish("digits", ModelRoutes({"challenger": NEXT}))
+    with pytest.raises(NotServed, match="has no champion; available: challenger, 11"):
+        routes.find("digits", None)
+
+
+def test_previous_is_no_address_when_no_alias_names_it() -> None:
+    """It is kept warm as a stand-in; a request addresses versions that carry an alias."""
+    routes = Routes()
+    routes.publish("digits", ModelRoutes({"champion": NOW}, previous=OLD))
+    with pytest.raises(NotServed):
+        routes.find("digits", "9")
+
+
+def test_model_is_gone_when_its_table_is_empty(routes: Routes) -> None:
+    """Its last alias was dropped."""
+    routes.publish("digits", ModelRoutes())
+    assert routes.names() == []
+    routes.publish("digits", ModelRoutes())
+
+
+def test_route_keeps_its_version_when_a_new_table_is_published(routes: Routes) -> None:
+    """A request chooses once; publishing is the swap."""
+    before = routes.find("digits", None)
+    routes.publish("digits", ModelRoutes({"champion": NEXT}, previous=NOW))
+    assert before.version is NOW
+    assert routes.find("digits", None).version is NEXT
