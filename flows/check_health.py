@@ -9,18 +9,19 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import numpy as np
 from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from flows.catalog.evaluation import EvaluationRefused, EvaluationSet, declared, download, read_evaluation
+from flows.catalog.facts import Metric
+from flows.catalog.scores import metric_of, points, unscorable
 from flows.health.functional import Measured, graded, unanswered
 from flows.health.probe import Answered, Unanswered, ask, client
 from flows.wiring import Wiring, wired
-from serving.core.errors import SignalboxError
+from serving.core.errors import NotServed, RegistryUnavailable, SignalboxError
 from serving.core.health import Level, LevelReport, Status
-from serving.core.model import Alias, VersionRef
+from serving.core.model import Alias, Tag, VersionRef
 from serving.store import levels, outbox, reports
 from serving.store.database import writing
 from serving.store.levels import StoredLevel
@@ -59,7 +60,7 @@ def checked(wiring: Wiring) -> list[str]:
 def _checked(wiring: Wiring, serving: Any, model: RegisteredModel) -> Iterator[str]:
     try:
         evaluation = _declared(wiring, model)
-    except EvaluationRefused as error:
+    except (EvaluationRefused, RegistryUnavailable, NotServed) as error:  # the others have their turn
         yield f"{model.name}: not measured, {error}"
         return
     if evaluation is None:
@@ -67,11 +68,30 @@ def _checked(wiring: Wiring, serving: Any, model: RegisteredModel) -> Iterator[s
         return
     rows = min(_ROWS, evaluation.rows)
     answer = ask(serving, model.name, {name: array[:rows] for name, array in evaluation.inputs.items()})
+    if isinstance(answer, Answered) and (problem := _unscorable(model, answer, evaluation.labels[:rows])):
+        yield f"{model.name}: not measured, {problem}"
+        return
     report, version = _report(wiring, model, answer, evaluation.labels[:rows])
+    was_critical = _is_critical(wiring, model.name)
     levels.set_level(wiring.engine, StoredLevel(model.name, Level.FUNCTIONAL, version, report))
-    if report.status is Status.CRITICAL:
+    if report.status is Status.CRITICAL and not was_critical:
         _alert(wiring, model.name, version, report.message)
     yield f"{model.name}: {report.status}, {report.message}"
+
+
+def _unscorable(model: RegisteredModel, answer: Answered, labels: Any) -> str | None:
+    """Why these answers have no accuracy, in words, else None."""
+    if metric_of(model.tags.get(Tag.MODEL_TYPE), answer.output) is not Metric.ACCURACY:
+        return "only a classifier has an accuracy"
+    return unscorable(Metric.ACCURACY, answer.output, labels)
+
+
+def _is_critical(wiring: Wiring, model: str) -> bool:
+    """Whether the last verdict was that bad already: people are told once, not every minute."""
+    return any(
+        (stored.model, stored.level, stored.report.status) == (model, Level.FUNCTIONAL, Status.CRITICAL)
+        for stored in levels.all_levels(wiring.engine)
+    )
 
 
 def _report(
@@ -80,7 +100,7 @@ def _report(
     now = wiring.clock.now()
     if isinstance(answer, Unanswered):
         return unanswered(answer.problem, now), None
-    accuracy = float(np.mean(np.argmax(answer.output.reshape(len(labels), -1), axis=1) == labels))
+    accuracy = points(Metric.ACCURACY, answer.output, labels) / len(labels)
     earlier = reports.latest(wiring.engine, KIND, model.name, answer.version)
     if earlier is None:
         _remember(wiring, model.name, answer.version, accuracy, len(labels))

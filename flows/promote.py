@@ -16,7 +16,8 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from flows.rollout.direct import Parts
-from flows.rollout.outcome import Outcome
+from flows.rollout.keeper import holder_of
+from flows.rollout.outcome import Outcome, Verdict
 from flows.rollout.promotion import Asked, joined, record, work
 from flows.rollout.render import checks_of, outcome_markdown
 from flows.validate_model import validator
@@ -59,8 +60,8 @@ def promote_model(
         try:
             outcome = _promote(wiring, asked)
         except (RegistryUnavailable, StoreUnavailable) as error:
-            # The rollout stays open in the store: the next run takes it up.
-            return Failed(name="Unavailable", message=str(error))
+            # What was begun stays open in the store: the next run takes it up.
+            outcome = Outcome(Verdict.UNAVAILABLE, str(error))
     publish(outcome, asked)
     return final_state(outcome)
 
@@ -74,7 +75,7 @@ def _promote(wiring: Wiring, asked: Asked) -> Outcome:
         return joined(entry.rollout)
     log.info("rollout %s %s", entry.rollout.id, "opened" if entry.created else "joined")
     parts = Parts(wiring.engine, wiring.registry, wiring.guard, wiring.clock, validator(wiring))
-    holder = f"promote:{runtime.flow_run.id or 'local'}"
+    holder = holder_of(runtime.flow_run.id or "local")
     return work(entry.rollout, parts, wiring.leases, holder, log.info)
 
 

@@ -37,7 +37,9 @@ class Announcer:
         """Note a challenger that was set, moved or deleted since the last turn."""
         named = model.registered.aliases.get(Alias.CHALLENGER) if model.registered else None
         task = self._tasks.get(model.name)
-        if self._noted.get(model.name) == named or (task is not None and not task.done()):
+        # At first also a challenger that is not set: the sighting of an earlier one may have outlived it.
+        is_noted = model.name in self._noted and self._noted[model.name] == named
+        if is_noted or (task is not None and not task.done()):
             return
         self._tasks[model.name] = asyncio.create_task(self._note(model.name, named))
 

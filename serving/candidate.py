@@ -140,7 +140,11 @@ async def in_thread(work: Callable[[], Result], discard: Callable[[Result], None
             result = work()
         except BaseException as raised:  # carried over to whoever awaits
             error = raised
-        loop.call_soon_threadsafe(deliver, result, error)
+        try:
+            loop.call_soon_threadsafe(deliver, result, error)
+        except RuntimeError:  # the loop has ended meanwhile
+            if result is not None:
+                discard(result)
 
     threading.Thread(target=run, name="prepare", daemon=True).start()
     return await done

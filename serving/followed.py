@@ -63,6 +63,7 @@ class FollowedModel:
     task: asyncio.Task[None] | None = None
     preparing: Preparing | None = None
     kept: list[LoadedVersion] = field(default_factory=list)
+    is_answering: bool = False
 
     @property
     def champion(self) -> LoadedVersion | None:
@@ -183,11 +184,12 @@ class Visibility:
                 await asyncio.to_thread(self._record.write, records)
             except OSError as error:
                 raise StoreUnavailable(f"the local record could not be written: {error}") from error
-        self._routes.publish(model.name, model.routes())
+        self.show(model)
 
     def show(self, model: FollowedModel) -> None:
         """Publish what the record already holds."""
         self._routes.publish(model.name, model.routes())
+        model.is_answering = model.champion is not None
 
 
 def as_served(version: LoadedVersion, cache_folder: Path) -> ServedVersion:

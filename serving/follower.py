@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from serving.core.clock import Clock
 from serving.core.errors import NotServed, RegistryUnavailable, SignalboxError, StoreUnavailable
 from serving.core.model import Alias
+from serving.exchange import StoreExchange
 from serving.followed import FollowedModel, Standing, Visibility, as_served, find_served
 from serving.ledger import Ledger
 from serving.library import ACTOR, Library
@@ -62,6 +63,7 @@ class Follower:
         self._clock = clock
         self._after_turn = after_turn
         self._wake = asyncio.Event()
+        self._exchange = StoreExchange(overrides, ledger)
         self.registry_problem: str | None = "not read yet"
         self.registry_read_at: datetime | None = None
 
@@ -86,6 +88,7 @@ class Follower:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._exchange.close()
 
     def wanted(self, model: FollowedModel) -> dict[str, VersionKey]:
         """What every alias should answer with, overrides included."""
@@ -106,27 +109,28 @@ class Follower:
         try:
             registered = await asyncio.to_thread(self._registry.registered_models)
         except RegistryUnavailable as error:
-            await self._carry_on(str(error))
+            self._carry_on(str(error))
             return
-        served = [name for name, model in self._models.items() if model.served]
-        if registry_lost_everything(registered, served):
-            await self._carry_on(f"MLflow at {self._registry.url} names none of the models being served")
+        if registry_lost_everything(registered, [m.name for m in self._models.values() if m.served]):
+            self._carry_on(f"MLflow at {self._registry.url} names none of the models being served")
             return
         self._note_registry(None)
-        await self._overrides.refresh(registered)
+        if self.registry_read_at is None:  # know what was rolled back elsewhere before loading it
+            await self._overrides.refresh(registered)
+        else:
+            await self._overrides.settle(registered)
         for name in registered.keys() | self._models.keys():
             self._follow(self._models.setdefault(name, FollowedModel(name)), registered.get(name))
         self.registry_read_at = self._clock.now()  # now that every wish is known, readiness may ask
-        await self._ledger.catch_up()
+        self._exchange.soon()
 
-    async def _carry_on(self, problem: str) -> None:
+    def _carry_on(self, problem: str) -> None:
         """Without the registry, what it last named holds, and overrides still arrive through the store."""
         self._note_registry(problem)
-        await self._overrides.refresh({})
+        self._exchange.soon()
         for model in self._models.values():
             if self._overrides.of(model.name):
                 self._pursue(model)
-        await self._ledger.catch_up()
 
     def _note_registry(self, problem: str | None) -> None:
         if (problem is None) != (self.registry_problem is None):
@@ -270,13 +274,12 @@ class Follower:
             previous = await self._library.load(key)
         except Exception as error:  # a broken stand-in must not keep the champion from answering
             log.warning("previous_not_adopted version=%s reason=%r", key.ref, error)
-            return
-        model.crown(as_served(previous, self._settings.cache_folder))
-        model.previous = previous
+        else:
+            model.crown(as_served(previous, self._settings.cache_folder))
+            model.previous = previous
 
     def _refuse(self, model: FollowedModel, alias: str, key: VersionKey, error: Exception) -> None:
-        reason = str(error) or repr(error)
-        is_away = isinstance(error, RegistryUnavailable | NotServed)
+        reason, is_away = str(error) or repr(error), isinstance(error, RegistryUnavailable | NotServed)
         earlier = None if is_away else model.refusals.get(alias)
         model.refusals[alias] = refused(earlier, key, reason, self._clock.monotonic())
         log.warning("refused model=%s alias=%s version=%s %s", model.name, alias, key.ref.version, reason)

@@ -49,6 +49,7 @@ class Heartbeat:
         self._health = health
         self._ledger = ledger
         self._clock = clock
+        self._probes: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
         """Beat until cancelled."""
@@ -63,18 +64,34 @@ class Heartbeat:
 
     async def leave(self) -> None:
         """Say that this worker stops, so that nobody waits for it."""
+        for probe in self._probes.values():
+            probe.cancel()
+        await asyncio.gather(*self._probes.values(), return_exceptions=True)
         try:
             await self._ledger.call(lambda engine: workers.leave(engine, self._identity.worker))
         except StoreUnavailable as error:
             log.info("left_silently reason=%s", error)
 
     async def _turn(self) -> None:
-        for model in list(self._models.values()):
-            if self._is_unproven(model):
-                await self._health.probe(model)
+        self._start_probes()
+        if pending := [probe for probe in self._probes.values() if not probe.done()]:
+            await asyncio.wait(pending, timeout=_INTERVAL_SECONDS)
         report = self._report()
         await self._ledger.call(lambda engine: workers.beat(engine, report))
         self._health.learn(await self._ledger.call(levels.all_levels))
+
+    def _start_probes(self) -> None:
+        """Probe what is fresh. A model that hangs in its probe must not make the whole worker look dead."""
+        for model in list(self._models.values()):
+            probe = self._probes.get(model.name)
+            if (probe is None or probe.done()) and self._is_unproven(model):
+                self._probes[model.name] = asyncio.create_task(self._probe(model))
+
+    async def _probe(self, model: FollowedModel) -> None:
+        try:
+            await self._health.probe(model)
+        except Exception:  # a probe that failed proves nothing, and is tried again
+            log.exception("probe_failed model=%s", model.name)
 
     def _is_unproven(self, model: FollowedModel) -> bool:
         proof = self._health.proofs.get(model.name)
@@ -96,10 +113,12 @@ class Heartbeat:
     def _model(self, model: FollowedModel) -> WorkerModel:
         champion = model.champion
         refusal = model.refusals.get(Alias.CHAMPION)
+        # A version that could not be fetched yet is tried again; only one that is at fault was refused.
+        is_at_fault = refusal is not None and model.reported.get(Alias.CHAMPION) == refusal.reason
         proof = self._health.proofs.get(model.name)
         is_proven = proof is not None and champion is not None and proof.version == champion.ref.version
         return WorkerModel(
             champion=champion.ref.version if champion else None,
             proof=proof if is_proven else None,
-            refused={refusal.key.ref.version: refusal.reason} if refusal else {},
+            refused={refusal.key.ref.version: refusal.reason} if refusal and is_at_fault else {},
         )

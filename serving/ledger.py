@@ -56,6 +56,10 @@ class Ledger:
         self.problem = None
         return result
 
+    async def look(self, work: Callable[[Engine], Result]) -> Result:
+        """The result of a read, made beside the queue of writes, for who cannot wait its turn."""
+        return await asyncio.to_thread(work, self._engine)
+
     async def catch_up(self) -> None:
         """Deliver what had to wait for the store, if it answers."""
         await asyncio.wrap_future(self._thread.submit(self._guarded, self._deliver))

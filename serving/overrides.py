@@ -57,7 +57,7 @@ class Overrides:
         """`left`, if a rollback after `since` led from it to `version` and is over already, by the store."""
         try:
             async with asyncio.timeout(_STORE_WAIT_SECONDS):
-                last = await self._ledger.call(
+                last = await self._ledger.look(
                     lambda engine: stored.last_laid(engine, left.model, Alias.CHAMPION)
                 )
         except (StoreUnavailable, TimeoutError) as error:
@@ -92,11 +92,19 @@ class Overrides:
 
     async def refresh(self, registered: Mapping[str, RegisteredModel]) -> None:
         """End what the registry has caught up with, and exchange the rest with the store."""
+        await self.settle(registered)
+        await self.exchange()
+
+    async def settle(self, registered: Mapping[str, RegisteredModel]) -> None:
+        """End what the registry has caught up with. Asks nobody, so a slow store delays no swap."""
         for override in [*self._own.values(), *self._others.values()]:
             model = registered.get(override.model)
             if model is not None and has_ended(override, model):
                 named = model.aliases.get(override.role) or "nothing"
                 await self.end(override, f"{override.role} names {named}")
+
+    async def exchange(self) -> None:
+        """Bring the store's knowledge of overrides and this process's together, if the store answers."""
         try:
             await self._exchange()
         except StoreUnavailable as error:

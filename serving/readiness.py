@@ -37,7 +37,7 @@ class Readiness:
         return [
             f"champion of {model.name} to load"
             for model in self._models.values()
-            if self._is_wanted(model) and model.champion is None and Alias.CHAMPION not in model.refusals
+            if self._is_wanted(model) and not model.is_answering and Alias.CHAMPION not in model.refusals
         ]
 
     def _is_wanted(self, model: FollowedModel) -> bool:

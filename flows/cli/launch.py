@@ -10,10 +10,10 @@ from subprocess import Popen
 
 from flows.cli.console import say, warn
 from flows.cli.decision import Action, decide
+from flows.cli.deployments import apply_deployments
 from flows.cli.errors import CommandFailed
 from flows.cli.home import Home, prepare, starting
 from flows.cli.parts import PARTS, Part, facts_about
-from flows.cli.probe import is_ready
 from flows.cli.sessions import read_leader
 from flows.cli.stack import Placed, log_end, read_record, stop, write_record
 from flows.cli.supervision import part_states, start_part, start_supervisor, supervisor_process
@@ -45,8 +45,10 @@ def raise_stack(settings: FlowSettings) -> Stack:
         placed = _place(home, settings)
         try:
             supervisor = _supervise(home, placed, settings)
+            began = time.monotonic()
             for part in PARTS:
-                _bring_up(home, part, placed[part.name], settings)
+                _bring_up(home, part, placed[part.name], settings, began if part.early else time.monotonic())
+            apply_deployments(home, settings)
         except BaseException:
             stop(home)
             raise
@@ -66,6 +68,7 @@ def _join(home: Home, settings: FlowSettings) -> Stack:
     say(f"already running from {home.root}")
     for part in PARTS:
         _bring_up(home, part, placed[part.name], settings)
+    apply_deployments(home, settings)
     return Stack(home, placed, None)
 
 
@@ -86,22 +89,31 @@ def _place(home: Home, settings: FlowSettings) -> dict[str, Placed]:
 def _supervise(home: Home, placed: dict[str, Placed], settings: FlowSettings) -> Popen[bytes] | None:
     """Start the supervisor if there is anything for it to supervise."""
     parts = [part for part in PARTS if placed[part.name].action is Action.START]
-    return start_supervisor(home, parts, settings) if parts else None
+    if not parts:
+        return None
+    supervisor = start_supervisor(home, parts, settings)
+    for part in parts:
+        if part.early:
+            start_part(home, part.name)
+    return supervisor
 
 
-def _bring_up(home: Home, part: Part, placed: Placed, settings: FlowSettings) -> None:
-    """One part to readiness, with one line of progress."""
+def _bring_up(
+    home: Home, part: Part, placed: Placed, settings: FlowSettings, began: float | None = None
+) -> None:
+    """One part to readiness, with one line of progress. `began` tells since when this `up` starts it."""
     if placed.action is Action.ATTACH:
         say(f"{part.name:<9}attached to the one at {placed.url}")
         return
     state = (part_states(home) or {}).get(part.name)
-    if state is not None and state.pid is not None and is_ready(placed.url, part.ready_path):
-        say(f"{part.name:<9}runs at {placed.url} (pid {state.pid})")
+    pid = state.pid if state is not None else None
+    if began is None and pid is not None and part.ready(settings, placed.url):
+        say(f"{part.name:<9}runs at {placed.url} (pid {pid})")
         return
     say(f"{part.name:<9}starting at {placed.url} ... ", end="")
-    began = time.monotonic()
+    began = began or time.monotonic()
     start_part(home, part.name)
-    fault = _await_ready(home, part, placed.url, settings.start_seconds)
+    fault = _await_ready(home, part, placed.url, settings)
     if fault:
         say("failed")
         for line in log_end(home.log(part.name), _LOG_LINES):
@@ -110,16 +122,16 @@ def _bring_up(home: Home, part: Part, placed: Placed, settings: FlowSettings) ->
     say(f"ready after {time.monotonic() - began:.1f} s")
 
 
-def _await_ready(home: Home, part: Part, url: str, within_seconds: float) -> str:
+def _await_ready(home: Home, part: Part, url: str, settings: FlowSettings) -> str:
     """What went wrong, or nothing."""
     before = _starts(home, part)
 
     def settled() -> bool:
-        return is_ready(url, part.ready_path) or _starts(home, part) - before >= _STARTS_TO_DOUBT
+        return part.ready(settings, url) or _starts(home, part) - before >= _STARTS_TO_DOUBT
 
-    if not wait_until(settled, within_seconds):
-        return f"was not ready within {within_seconds:.0f} s"
-    return "" if is_ready(url, part.ready_path) else "ended again each time it was started"
+    if not wait_until(settled, settings.start_seconds):
+        return f"was not ready within {settings.start_seconds:.0f} s"
+    return "" if part.ready(settings, url) else "ended again each time it was started"
 
 
 def _starts(home: Home, part: Part) -> int:

@@ -15,7 +15,9 @@ from flows.cli.down import down
 from flows.cli.drift import drift
 from flows.cli.health import health
 from flows.cli.models import models
+from flows.cli.promote import promote
 from flows.cli.rollback import rollback
+from flows.cli.rollouts import rollouts
 from flows.cli.serve import serve
 from flows.cli.status import status
 from flows.cli.up import up
@@ -28,7 +30,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (up, down, status, serve, models, rollback, health, drift, validate):
+for command in (up, down, status, serve, models, promote, rollouts, rollback, health, drift, validate):
     app.command()(command)
 app.add_typer(alerts_app, name="alerts")
 app.add_typer(audit_app, name="audit")

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from flows.cli.decision import Facts, Probe
+from flows.cli.decision import Answer, Facts, Probe
 from flows.cli.errors import CommandFailed
 from flows.cli.ports import port_owner
-from flows.cli.probe import probe_mlflow, probe_serving
+from flows.cli.probe import is_ready, probe_mlflow, probe_prefect, probe_serving
+from flows.cli.worker import worker_command, worker_is_ready
 from flows.settings import FlowSettings, is_loopback, url_host, url_port
 
 # glibc keeps what a released model used unless large blocks are mapped on their own and trimmed early.
@@ -26,13 +27,17 @@ class Part:
     title: str
     setting: str
     credentials: str
-    ready_path: str
     url: Callable[[FlowSettings], str]
     command: Callable[[FlowSettings], list[str]]
     probe: Callable[[FlowSettings], Probe]
+    ready: Callable[[FlowSettings, str], bool]
     obstacle: Callable[[FlowSettings], str]
     stop_seconds: int
     environment: Mapping[str, str] = field(default_factory=dict)
+    # Started at once, while others are waited for: it needs none of them.
+    early: bool = False
+    # A part without a port is never somebody else's.
+    listens: bool = True
 
 
 def mlflow_command(settings: FlowSettings) -> list[str]:
@@ -50,6 +55,18 @@ def _mlflow_launcher() -> Path:
             return folder / "mlflow" / "launch"
     step = "reinstall the package, or set SIGNALBOX_MLFLOW_URL to a running MLflow"
     raise CommandFailed("the MLflow launcher mlflow/launch is missing", next_step=step)
+
+
+def prefect_command(settings: FlowSettings) -> list[str]:
+    host, port = url_host(settings.prefect_api_url), str(url_port(settings.prefect_api_url))
+    return [sys.executable, "-P", "-m", "prefect", "server", "start", "--host", host, "--port", port]
+
+
+def _prefect_obstacle(settings: FlowSettings) -> str:
+    url = urlsplit(settings.prefect_api_url)
+    if url.scheme == "http" and url.path == "/api":
+        return ""
+    return "start it by hand, or set SIGNALBOX_PREFECT_API_URL to a URL of the form http://host:port/api"
 
 
 def _serving_obstacle(settings: FlowSettings) -> str:
@@ -70,12 +87,26 @@ PARTS = (
         title="MLflow",
         setting="SIGNALBOX_MLFLOW_URL",
         credentials="set SIGNALBOX_MLFLOW_USERNAME and SIGNALBOX_MLFLOW_PASSWORD, or SIGNALBOX_MLFLOW_TOKEN",
-        ready_path="/health",
         url=lambda settings: settings.mlflow_url,
         command=mlflow_command,
         probe=probe_mlflow,
+        ready=lambda _, url: is_ready(url, "/health"),
         obstacle=lambda settings: _url_obstacle(settings.mlflow_url, "SIGNALBOX_MLFLOW_URL"),
         stop_seconds=15,
+        early=True,
+    ),
+    Part(
+        name="prefect",
+        title="Prefect",
+        setting="SIGNALBOX_PREFECT_API_URL",
+        credentials="set SIGNALBOX_PREFECT_API_KEY or SIGNALBOX_PREFECT_API_AUTH_STRING",
+        url=lambda settings: settings.prefect_api_url,
+        command=prefect_command,
+        probe=probe_prefect,
+        ready=lambda _, url: is_ready(url, "/health"),
+        obstacle=_prefect_obstacle,
+        stop_seconds=15,
+        early=True,
     ),
     Part(
         name="serving",
@@ -83,13 +114,26 @@ PARTS = (
         setting="SIGNALBOX_SERVING_URL",
         credentials="set SIGNALBOX_HOME to the home that server was started with, or SIGNALBOX_SERVING_URL "
         "to a URL with a free port",
-        ready_path="/v2/health/ready",
         url=lambda settings: settings.serving_url,
         command=lambda settings: list(SERVING_COMMAND),
         probe=probe_serving,
+        ready=lambda _, url: is_ready(url, "/v2/health/ready"),
         obstacle=_serving_obstacle,
         stop_seconds=45,
         environment=SERVING_ENVIRONMENT,
+    ),
+    Part(
+        name="worker",
+        title="the Prefect worker",
+        setting="SIGNALBOX_PREFECT_API_URL",
+        credentials="",
+        url=lambda settings: settings.prefect_api_url,
+        command=worker_command,
+        probe=lambda _: Probe(Answer.NOTHING),
+        ready=lambda settings, _: worker_is_ready(settings),
+        obstacle=lambda _: "",
+        stop_seconds=30,
+        listens=False,
     ),
 )
 
@@ -98,7 +142,7 @@ def facts_about(part: Part, settings: FlowSettings) -> Facts:
     """Look at the part's URL and port."""
     url = part.url(settings)
     host, port = url_host(url), url_port(url)
-    loopback = is_loopback(host)
+    loopback = not part.listens or is_loopback(host)
     return Facts(
         title=part.title,
         url=url,
@@ -107,6 +151,6 @@ def facts_about(part: Part, settings: FlowSettings) -> Facts:
         loopback=loopback,
         port=port,
         probe=part.probe(settings),
-        owner=port_owner(host, port) if loopback else None,
+        owner=port_owner(host, port) if part.listens and loopback else None,
         obstacle=part.obstacle(settings),
     )

@@ -8,6 +8,7 @@ import httpx
 from flows.cli.client import read_admin_key
 from flows.cli.decision import Answer, Probe
 from flows.settings import FlowSettings, is_loopback, url_host
+from serving.store import orchestrator
 from serving.store.registry import connect
 
 _TIMEOUT_SECONDS = 5.0
@@ -26,6 +27,27 @@ def probe_mlflow(settings: FlowSettings) -> Probe:
             return _registry_answer(
                 client.get("/api/2.0/mlflow/registered-models/search", params={"max_results": 1})
             )
+    except (httpx.HTTPError, OSError) as error:
+        return silence(error)
+
+
+def probe_prefect(settings: FlowSettings) -> Probe:
+    """Healthy when it says so and lets us read its work pools."""
+    try:
+        with orchestrator.connect(settings) as client:
+            health = client.get("/health")
+            if health.status_code >= 500:
+                return Probe(Answer.UNHEALTHY, f"/health answers {health.status_code}")
+            if health.status_code not in (200, *_REFUSED) or health.text.strip() not in ("true", ""):
+                return Probe(Answer.FOREIGN, f"/health answers {health.status_code} {_start(health)}")
+            pools = client.post("/work_pools/filter", json={"limit": 1})
+            if pools.status_code in _REFUSED:
+                return Probe(Answer.UNAUTHORISED, f"HTTP {pools.status_code}")
+            if pools.status_code >= 500:
+                return Probe(Answer.UNHEALTHY, f"it answers {pools.status_code} {_start(pools)}")
+            if pools.status_code != 200:
+                return Probe(Answer.FOREIGN, f"/work_pools answers {pools.status_code} {_start(pools)}")
+            return Probe(Answer.HEALTHY)
     except (httpx.HTTPError, OSError) as error:
         return silence(error)
 

@@ -12,7 +12,6 @@ from flows.cli.decision import Action, Answer
 from flows.cli.exits import last_exits
 from flows.cli.home import Home
 from flows.cli.parts import PARTS, Part
-from flows.cli.probe import is_ready
 from flows.cli.sessions import end_session, is_alive, read_leader
 from flows.cli.supervision import PartState, end_supervisor, part_states
 from flows.settings import FlowSettings
@@ -108,7 +107,7 @@ def _part_view(
     log = str(home.log(part.name))
     # Until the new process has recorded itself, what answers is what a killed one left behind.
     settled = leader is not None and state is not None and leader.pid == state.pid
-    word = _word(state, ready=settled and is_ready(url, part.ready_path))
+    word = _word(state, ready=settled and part.ready(settings, url))
     pid = state.pid if state is not None else None
     if state is None and leader is not None and is_alive(leader):
         word, pid = "unsupervised", leader.pid

@@ -1,16 +1,14 @@
 """`signalbox up`: raises the stack, then leaves it (`--detach`) or shows its changes until Ctrl-C."""
 
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
-from typing import Annotated, Never
+from contextlib import suppress
+from typing import Annotated
 
 import typer
 
 from flows.cli.console import say
 from flows.cli.errors import CommandFailed
+from flows.cli.interruption import go_undisturbed, interruptible
 from flows.cli.launch import Stack, raise_stack
 from flows.cli.parts import PARTS
 from flows.cli.stack import PartView, read_record, stop, view
@@ -22,9 +20,9 @@ _TURN_SECONDS = 1.0
 def up(
     detach: Annotated[bool, typer.Option("--detach", help="Return once every part is ready.")] = False,
 ) -> None:
-    """Start MLflow and serving, or attach to those that run, and wait until each is ready."""
+    """Start MLflow, Prefect, serving and a worker, or attach to those that run, and wait for each."""
     settings = FlowSettings()
-    with _interrupted_by_signals():
+    with interruptible():
         stack = raise_stack(settings)
         _show_addresses(stack, settings)
         if detach or stack.supervisor is None:
@@ -39,7 +37,8 @@ def up(
 def _show_addresses(stack: Stack, settings: FlowSettings) -> None:
     say("")
     for part in PARTS:
-        say(f"{part.title:<11}{stack.placed[part.name].url}")
+        if part.listens:
+            say(f"{part.title:<11}{stack.placed[part.name].url.removesuffix('/api')}")
     say(f"{'API':<11}{settings.serving_url}/docs")
     say(f"{'metrics':<11}{settings.serving_url}/metrics")
     say(f"{'admin key':<11}{settings.admin_key_file}")
@@ -74,25 +73,10 @@ def _news(row: PartView) -> str:
 
 def _stop_undisturbed(stack: Stack) -> None:
     """A second Ctrl-C must not leave half of the stack running."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    say("\nstopping ...")
-    say(f"stopped {', '.join(stop(stack.home)) or 'nothing'}")
-
-
-@contextmanager
-def _interrupted_by_signals() -> Iterator[None]:
-    """Being asked to end and losing the terminal count as Ctrl-C does, except under `nohup`."""
-
-    def interrupt(_number: int, _frame: FrameType | None) -> Never:
-        raise KeyboardInterrupt
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    for number, handler in before.items():
-        if number != signal.SIGHUP or handler is not signal.SIG_IGN:
-            signal.signal(number, interrupt)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    go_undisturbed()
+    # With a lost terminal nobody can be told, which must not keep the stack running.
+    with suppress(OSError):
+        say("\nstopping ...")
+    stopped = stop(stack.home)
+    with suppress(OSError):
+        say(f"stopped {', '.join(stopped) or 'nothing'}")

@@ -1,9 +1,10 @@
 """The direct promotion: validate, restore point, move the alias, see it applied. One durable step at a time.
 
 Each step is noted before the next begins, so a later run takes up an abandoned rollout where it stopped.
-Every write is fenced by the model's lease.
+Every write is fenced by the model's lease. A registry that is away ends nothing: the rollout stays open.
 """
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,19 +12,30 @@ from typing import Protocol
 
 from sqlalchemy import Engine
 
-from flows.rollout.keeper import Keeper
+from flows.rollout import rollbacks
+from flows.rollout.keeper import Keeper, is_promotion
 from flows.rollout.outcome import Outcome, Verdict
 from flows.rollout.verify import Applied, applied
 from flows.rollout.verify import Verdict as Seen
 from serving.core.clock import Clock
-from serving.core.errors import ChangeRefused, NotServed, RegistryUnavailable
+from serving.core.errors import (
+    ChangeRefused,
+    NotServed,
+    RegistryUnavailable,
+    SignalboxError,
+    StoreUnavailable,
+)
 from serving.core.model import Alias, Tag, VersionRef
-from serving.store import overrides, rollouts, workers
-from serving.store.guard import Guard, Wish
+from serving.store import rollouts, workers
+from serving.store.database import writing
+from serving.store.guard import Guard, Move, Wish
 from serving.store.guard import Verdict as Written
+from serving.store.leases import fence
 from serving.store.registry import RegisteredModel, Registry
 from serving.store.rollouts import Phase, Rollout
 from serving.store.text import JsonValue
+
+log = logging.getLogger(__name__)
 
 APPLY_SECONDS = 60.0
 _LOOK_SECONDS = 0.5
@@ -68,47 +80,81 @@ class DirectPromotion:
         return self._rollout
 
     def run(self) -> Outcome:
-        """Carry the rollout from its last durable step to its end. Raises `StoreUnavailable`."""
+        """Carry the rollout from its last durable step to its end, or as far as the registry answers.
+
+        Raises `StoreUnavailable`.
+        """
         try:
             return self._steps()
         except ChangeRefused as refusal:
-            return self._ended(Verdict.SUPERSEDED, str(refusal))
-        except (RegistryUnavailable, NotServed) as error:
+            return self._preempted(refusal)
+        except RegistryUnavailable as error:
+            phase = self._rollout.phase.replace("_", " ")
+            return self._ended(
+                Verdict.UNAVAILABLE,
+                f"{error}; rollout {self._rollout.id} stays open at step '{phase}' and is taken up later",
+            )
+        except StoreUnavailable:
+            raise
+        except SignalboxError as error:
             return self._ended(Verdict.FAILED, str(error))
 
     def _steps(self) -> Outcome:
-        model = self._parts.registry.registered_model(self._rollout.model)
-        champion = model.aliases.get(Alias.CHAMPION)
-        if self._is_at(Phase.REQUESTED):
-            if champion == self._rollout.version:
-                return self._ended(Verdict.REFUSED, f"version {champion} is the champion already")
-            evidence = self._parts.validate(self._rollout, champion)
-            self._advance(Phase.VALIDATED, evidence=evidence.as_json())
-            if not evidence.passed:
-                return self._ended(Verdict.REFUSED, evidence.reason)
-        if self._is_at(Phase.VALIDATED):
-            if self._parts.registry.version(_ref(self._rollout)).tags.get(Tag.VALIDATION) != "passed":
-                self._parts.registry.set_version_tag(_ref(self._rollout), Tag.VALIDATION, "passed")
-            if (problem := self._no_worker()) is not None:
-                return self._ended(Verdict.FAILED, problem)
-            self._advance(Phase.RESTORE_POINT, restore_point=_restore_point(model))
+        if self._is_at(Phase.REQUESTED) and (stopped := self._judge()) is not None:
+            return stopped
+        if self._is_at(Phase.VALIDATED) and (stopped := self._prepare()) is not None:
+            return stopped
         if self._is_at(Phase.RESTORE_POINT) and (stopped := self._move_alias()) is not None:
             return stopped
         if self._is_at(Phase.ALIAS_MOVED) and (stopped := self._see_applied()) is not None:
             return stopped
         return self._ended(Verdict.PROMOTED, self._promoted_from())
 
+    def _judge(self) -> Outcome | None:
+        champion = self._answering()
+        if champion == self._rollout.version:
+            return self._ended(Verdict.REFUSED, f"version {champion} is the champion already")
+        try:
+            found = self._parts.validate(self._rollout, champion)
+        except SignalboxError:
+            raise
+        except Exception as error:  # it would raise again: left open, the rollout were begun for ever
+            log.exception("validation_failed rollout=%s", self._rollout.id)
+            return self._ended(Verdict.FAILED, f"the validation could not be carried out: {error!r}")
+        evidence = {**found.as_json(), "passed": found.passed, "reason": found.reason, "against": champion}
+        self._advance(Phase.VALIDATED, evidence=evidence)
+        return None
+
+    def _prepare(self) -> Outcome | None:
+        """Act on the verdict as it is on record, whoever reached it; then note the way back."""
+        evidence = self._rollout.evidence or {}
+        if not evidence["passed"]:
+            return self._ended(Verdict.REFUSED, evidence["reason"])
+        against, champion = evidence["against"], self._answering()
+        if champion not in (against, self._rollout.version):
+            return self._ended(
+                Verdict.SUPERSEDED,
+                f"alias champion was moved to {champion or 'nothing'} since the validation",
+            )
+        registry, ref = self._parts.registry, VersionRef(self._rollout.model, self._rollout.version)
+        if registry.version(ref).tags.get(Tag.VALIDATION) != "passed":
+            registry.set_version_tag(ref, Tag.VALIDATION, "passed")
+        if (problem := self._no_worker()) is not None:
+            return self._ended(Verdict.FAILED, problem)
+        model = registry.registered_model(self._rollout.model)
+        self._advance(Phase.RESTORE_POINT, restore_point=_restore_point(model, against))
+        return None
+
     def _move_alias(self) -> Outcome | None:
-        point = self._rollout.restore_point or {}
-        self._lift_overrides()
-        old = point.get("champion")
-        wish = self._wish(Alias.CHAMPION, self._rollout.version, only_from=old)
-        move = self._parts.guard.move(wish, self._keeper.lease)
-        if move.verdict in (Written.APPLIED, Written.ALREADY):
-            self._advance(Phase.ALIAS_MOVED)
-            return None
-        verdict = Verdict.SUPERSEDED if move.verdict is Written.SUPERSEDED else Verdict.FAILED
-        return self._ended(verdict, f"alias champion was not moved: {move.reason}")
+        if (rolled_back := self._rolled_back()) is not None:
+            return rolled_back
+        rollbacks.lift(self._parts.engine, self._rollout)
+        old = (self._rollout.restore_point or {}).get("champion")
+        move = self._write(self._wish(self._rollout.version, only_from=old))
+        if move.verdict is Written.SUPERSEDED:
+            return self._ended(Verdict.SUPERSEDED, f"alias champion was not moved: {move.reason}")
+        self._advance(Phase.ALIAS_MOVED)
+        return None
 
     def _see_applied(self) -> Outcome | None:
         self._report(f"waiting until every worker answers with version {self._rollout.version}")
@@ -120,8 +166,8 @@ class DirectPromotion:
                     Phase.APPLIED, evidence=dict(self._rollout.evidence or {}) | {"applied": str(seen)}
                 )
                 return None
-            if (named := self._named()) != self._rollout.version:
-                return self._ended(*self._moved_away(named))
+            if (stopped := self._overtaken()) is not None:
+                return stopped
             if seen.verdict is Seen.REFUSED:
                 return self._taken_back(Verdict.REFUSED, str(seen))
             if self._parts.clock.monotonic() >= deadline:
@@ -132,42 +178,75 @@ class DirectPromotion:
         beats = workers.live(self._parts.engine, self._parts.clock.now())
         return applied(beats, self._rollout.model, self._rollout.version, self._rollout.updated_at)
 
-    def _named(self) -> str | None:
-        return self._parts.registry.alias(self._rollout.model, Alias.CHAMPION)
+    def _overtaken(self) -> Outcome | None:
+        """Whether serving took the version back, or a person chose otherwise, while it was being applied."""
+        if (rolled_back := self._rolled_back()) is not None:
+            return rolled_back
+        try:
+            named = self._parts.registry.alias(self._rollout.model, Alias.CHAMPION)
+        except RegistryUnavailable as error:
+            self._report(f"the registry cannot be asked: {error}")  # the workers tell whether it is applied
+            return None
+        if named == self._rollout.version:
+            return None
+        if named == (self._rollout.restore_point or {}).get("champion"):
+            return self._ended(Verdict.ROLLED_BACK, f"alias champion is back on {named or 'nothing'}")
+        return self._ended(Verdict.SUPERSEDED, f"alias champion was moved to {named or 'nothing'} meanwhile")
 
-    def _moved_away(self, named: str | None) -> tuple[Verdict, str]:
-        """Why the alias names another version by now: serving took it back, or a person chose otherwise."""
-        for override in overrides.active(self._parts.engine):
-            if (override.model, override.not_version) == (self._rollout.model, self._rollout.version):
-                return Verdict.ROLLED_BACK, f"serving rolled it back: {override.reason}"
-        point = self._rollout.restore_point or {}
-        if named == point.get("champion"):
-            return Verdict.ROLLED_BACK, f"alias champion is back on version {named}"
-        return Verdict.SUPERSEDED, f"alias champion was moved to {named or 'nothing'} meanwhile"
+    def _preempted(self, refusal: ChangeRefused) -> Outcome:
+        """The lease is gone: to a run that carries this rollout on, to a rollback, or to something else."""
+        if is_promotion(refusal.holder):
+            reason = f"rollout {self._rollout.id} was taken up by {refusal.holder}"
+            return self._ended(Verdict.JOINED, reason)
+        return self._rolled_back() or self._ended(Verdict.SUPERSEDED, str(refusal))
+
+    def _rolled_back(self) -> Outcome | None:
+        rollback = rollbacks.since_asked(self._parts.engine, self._rollout)
+        if rollback is None:
+            return None
+        return self._ended(Verdict.ROLLED_BACK, f"serving rolled it back: {rollback.reason}")
 
     def _taken_back(self, verdict: Verdict, reason: str) -> Outcome:
         """Put the alias back where it was before telling how this ended."""
         old = (self._rollout.restore_point or {}).get("champion")
-        wish = self._wish(Alias.CHAMPION, old, only_from=self._rollout.version)
-        move = self._parts.guard.move(wish, self._keeper.lease)
-        warnings = () if move.is_settled else (f"alias champion was not put back: {move.reason}",)
-        return self._ended(verdict, reason, warnings)
+        try:
+            self._write(self._wish(old, only_from=self._rollout.version))
+        except NotServed as error:
+            return self._ended(verdict, reason, (f"alias champion was not put back: {error}",))
+        return self._ended(verdict, reason)
 
-    def _lift_overrides(self) -> None:
-        """Promoting a version on purpose ends an earlier rollback from it."""
-        for override in overrides.active(self._parts.engine):
-            if (override.model, override.not_version) == (self._rollout.model, self._rollout.version):
-                overrides.end(self._parts.engine, override, f"promoted again by {self._rollout.requested_by}")
+    def _write(self, wish: Wish) -> Move:
+        """A guarded write that is settled.
+
+        Raises:
+            ChangeRefused: the lease went to somebody else.
+            NotServed: the version to name is gone.
+            RegistryUnavailable: the registry did not do it; another try may help.
+        """
+        move = self._parts.guard.move(wish, self._keeper.lease)
+        if move.is_settled:
+            return move
+        with writing(self._parts.engine) as connection:
+            fence(connection, self._keeper.lease)
+        if wish.to_version is not None:
+            self._parts.registry.version(VersionRef(wish.model, wish.to_version))
+        raise RegistryUnavailable(move.reason)
+
+    def _answering(self) -> str | None:
+        """The champion: the alias, unless it still names this version after a rollback from it."""
+        named = self._parts.registry.alias(self._rollout.model, Alias.CHAMPION)
+        standing = rollbacks.in_force(self._parts.engine, self._rollout)
+        return standing.answer_with if standing is not None and named == self._rollout.version else named
 
     def _no_worker(self) -> str | None:
         if workers.live(self._parts.engine, self._parts.clock.now()):
             return None
         return "no serving worker is alive to apply it; start serving and ask again"
 
-    def _wish(self, alias: str, to_version: str | None, *, only_from: str | None) -> Wish:
+    def _wish(self, to_version: str | None, *, only_from: str | None) -> Wish:
         return Wish(
             model=self._rollout.model,
-            alias=alias,
+            alias=Alias.CHAMPION,
             to_version=to_version,
             actor=self._rollout.requested_by,
             reason=f"rollout {self._rollout.id}",
@@ -203,14 +282,10 @@ class DirectPromotion:
         return Outcome(verdict, reason, self._rollout, warnings)
 
 
-def _restore_point(model: RegisteredModel) -> dict[str, JsonValue]:
+def _restore_point(model: RegisteredModel, champion: str | None) -> dict[str, JsonValue]:
     """What it takes to go back: every alias and the traffic tag as they are before the change."""
     return {
-        "champion": model.aliases.get(Alias.CHAMPION),
+        "champion": champion,
         "aliases": dict(model.aliases),
         "traffic": model.tags.get(Tag.TRAFFIC),
     }
-
-
-def _ref(rollout: Rollout) -> VersionRef:
-    return VersionRef(rollout.model, rollout.version)

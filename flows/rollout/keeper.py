@@ -15,14 +15,25 @@ log = logging.getLogger(__name__)
 
 _RENEW_SECONDS = 5.0
 _LOOK_SECONDS = 1.0
+_PROMOTES = "promote:"
+
+
+def holder_of(run: str) -> str:
+    """What a run that works on promotions is called as the holder of a lease."""
+    return f"{_PROMOTES}{run}"
+
+
+def is_promotion(holder: str | None) -> bool:
+    return holder is not None and holder.startswith(_PROMOTES)
 
 
 class Keeper:
     """Renews one lease every few seconds until told to stop."""
 
-    def __init__(self, leases: Leases, lease: Lease) -> None:
+    def __init__(self, leases: Leases, lease: Lease, renew_seconds: float = _RENEW_SECONDS) -> None:
         self._leases = leases
         self._lease: Lease | Lost = lease
+        self._renew_seconds = renew_seconds
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="lease-keeper", daemon=True)
 
@@ -47,7 +58,7 @@ class Keeper:
                 self._leases.release(self._lease)
 
     def _renew(self) -> None:
-        while not self._stop.wait(_RENEW_SECONDS) and not isinstance(self._lease, Lost):
+        while not self._stop.wait(self._renew_seconds) and not isinstance(self._lease, Lost):
             try:
                 self._lease = self._leases.renew(self._lease)
             except StoreUnavailable as error:

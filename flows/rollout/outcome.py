@@ -15,6 +15,7 @@ class Verdict(StrEnum):
     FAILED = "failed"
     JOINED = "joined"
     BUSY = "busy"
+    UNAVAILABLE = "unavailable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class Outcome:
 
 
 def state_of(verdict: Verdict) -> State:
-    """The rollout's terminal state; JOINED and BUSY leave somebody else's rollout alone."""
+    """The rollout's terminal state. JOINED and BUSY leave somebody else's alone, UNAVAILABLE ours open."""
     return State(verdict.value)
 
 

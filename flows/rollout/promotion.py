@@ -15,7 +15,7 @@ from flows.rollout.direct import DirectPromotion, Parts
 from flows.rollout.keeper import take
 from flows.rollout.outcome import Outcome, Verdict, notice_of, state_of
 from serving.core.clock import Clock
-from serving.core.errors import NotServed, RegistryUnavailable
+from serving.core.errors import ChangeRefused, NotServed, RegistryUnavailable
 from serving.core.model import Alias, Tag, VersionRef
 from serving.store import rollouts
 from serving.store.guard import Guard, Wish
@@ -48,9 +48,14 @@ def record(engine: Engine, registry: Registry, asked: Asked, clock: Clock) -> En
         version = asked.version or registry.alias(asked.model, Alias.CHALLENGER)
         if version is None:
             return Outcome(Verdict.REFUSED, f"'{asked.model}' has no alias challenger; name a version")
-        registry.version(VersionRef(asked.model, version))
+        if not version.isdecimal():
+            problem = f"'{version}' is no version number"
+            return Outcome(Verdict.REFUSED, f"{problem}{_versions(registry, asked.model)}")
+        version = registry.version(VersionRef(asked.model, version)).ref.version
     except NotServed as error:
         return Outcome(Verdict.REFUSED, f"{error}{_versions(registry, asked.model)}")
+    if asked.model not in registry.registered_models():
+        return Outcome(Verdict.REFUSED, f"'{asked.model}' is none of the models in SIGNALBOX_MODELS")
     request = Request(
         model=asked.model,
         version=version,
@@ -78,7 +83,7 @@ def work(
     report: Callable[[str], None],
     pause: Callable[[float], object] = time.sleep,
 ) -> Outcome:
-    """Carry an open rollout to its end, or say who does. Raises `StoreUnavailable`."""
+    """Carry an open rollout to its end, or say who does or what is in the way. Raises `StoreUnavailable`."""
 
     def is_over() -> bool:
         return rollouts.get(parts.engine, rollout.id).state.is_terminal
@@ -93,6 +98,8 @@ def work(
         if present.state.is_terminal:
             return joined(present)
         outcome = DirectPromotion(parts, present, keeper, report).run()
+        if outcome.verdict in (Verdict.JOINED, Verdict.UNAVAILABLE):
+            return outcome
         finished = rollouts.finish(
             parts.engine,
             outcome.rollout or present,
@@ -131,7 +138,7 @@ def tidy(rollout: Rollout, registry: Registry, guard: Guard, lease: Callable[[],
         if registry.alias(rollout.model, Alias.CHALLENGER) == rollout.version:
             move = guard.move(wish, lease())
             return () if move.is_settled else (f"alias challenger was not deleted: {move.reason}",)
-    except (RegistryUnavailable, NotServed) as error:
+    except (RegistryUnavailable, NotServed, ChangeRefused) as error:
         return (f"the registry was not told: {error}",)
     return ()
 
@@ -141,7 +148,7 @@ def _explain(registry: Registry, ref: VersionRef, rollout: Rollout) -> None:
     if tags.get(Tag.ROLLOUT) == rollout.id:
         return
     evidence = rollout.evidence or {}
-    if rollout.state is rollouts.State.REFUSED and evidence.get("passed") is False:
+    if rollout.state is rollouts.State.REFUSED and evidence.get("verdict") == "failed":
         registry.set_version_tag(ref, Tag.VALIDATION, "failed")
     registry.set_version_tag(ref, Tag.VERDICT, f"{rollout.state}: {rollout.reason}"[:4900])
     if rollout.state is not rollouts.State.PROMOTED:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from serving.store.workers import Beat, WorkerModel
+from serving.store.workers import Beat
 
 
 class Verdict(StrEnum):
@@ -34,7 +34,7 @@ def applied(beats: Sequence[Beat], model: str, version: str, written_at: datetim
     """Whether every live worker answers with `version` since `written_at`."""
     if not beats:
         return Applied(Verdict.NO_WORKERS, ())
-    states = [_state(beat, beat.models.get(model), version, written_at) for beat in beats]
+    states = [_state(beat, model, version, written_at) for beat in beats]
     evidence = tuple(f"{beat.worker}: {sentence}" for beat, (_, sentence) in zip(beats, states, strict=True))
     verdicts = {verdict for verdict, _ in states}
     for worst in (Verdict.REFUSED, Verdict.WAITING):
@@ -43,10 +43,11 @@ def applied(beats: Sequence[Beat], model: str, version: str, written_at: datetim
     return Applied(Verdict.APPLIED, evidence)
 
 
-def _state(beat: Beat, model: WorkerModel | None, version: str, written_at: datetime) -> tuple[Verdict, str]:
+def _state(beat: Beat, name: str, version: str, written_at: datetime) -> tuple[Verdict, str]:
+    model = beat.models.get(name)
     if model is None:
         return Verdict.WAITING, "does not know the model yet"
-    if version in model.refused:
+    if version in model.refused and beat.beat_at >= written_at:
         return Verdict.REFUSED, f"refused version {version}: {model.refused[version]}"
     if model.champion != version or model.proof is None:
         return Verdict.WAITING, f"answers with version {model.champion or 'none'}"

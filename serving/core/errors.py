@@ -36,11 +36,11 @@ class BodyTooLarge(SignalboxError):
 
 
 class NotServed(SignalboxError):
-    def __init__(self, problem: str, *, exists: Sequence[str] = ()) -> None:
+    def __init__(self, problem: str, *, exists: Sequence[str] | None = None) -> None:
         self.problem = problem
-        self.exists = tuple(exists)
-        known = f"; available: {', '.join(self.exists)}" if self.exists else "; nothing is available yet"
-        super().__init__(problem + known)
+        self.exists = tuple(exists or ())
+        known = "" if exists is None else "; nothing is available yet"
+        super().__init__(problem + (f"; available: {', '.join(self.exists)}" if self.exists else known))
 
 
 class AccessRefused(SignalboxError):

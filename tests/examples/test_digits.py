@@ -1,4 +1,4 @@
-"""The digits example: two good versions with one wire contract, two broken as README says."""
+"""The digits example: two good versions with one wire contract, three bad ones as README says."""
 
 import re
 import subprocess
@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import httpx
@@ -56,7 +57,7 @@ def _folder(server: MlflowServer, version: str) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(mlflow_server: MlflowServer) -> Trained:
-    """The four versions, registered by the script as a person would run it."""
+    """The five versions, registered by the script as a person would run it."""
     run = subprocess.run(
         [sys.executable, TRAIN, "--tracking-uri", mlflow_server.url, "--model-name", MODEL],
         capture_output=True,
@@ -78,9 +79,9 @@ def _scans() -> NDArray[np.float32]:
     return scans
 
 
-def test_script_registers_four_versions_when_run_once(trained: Trained) -> None:
-    """Versions 1 to 4, of which the first two have a measured accuracy and the second is better."""
-    assert list(trained.accuracies) == ["1", "2", "3", "4"]
+def test_script_registers_five_versions_when_run_once(trained: Trained) -> None:
+    """Versions 1 to 5, of which the first two have a measured accuracy and the second is better."""
+    assert list(trained.accuracies) == ["1", "2", "3", "4", "5"]
     first, second = trained.accuracies["1"], trained.accuracies["2"]
     assert first is not None
     assert second is not None
@@ -139,3 +140,30 @@ def test_fourth_version_raises_on_every_scan_when_zeros_pass(trained: Trained) -
 def test_fourth_version_has_no_example_when_stored(trained: Trained) -> None:
     """Nothing beside version 4 tells what a real input looks like."""
     assert not list(trained.folders["4"].glob("*input_example*"))
+
+
+def test_fifth_version_is_clearly_worse_when_asked(trained: Trained) -> None:
+    """Version 5 is sound in form, and wrong about far more scans than version 2."""
+    second, fifth = trained.accuracies["2"], trained.accuracies["5"]
+    assert second is not None
+    assert fifth is not None
+    assert fifth < second - 0.1
+    logits = trained.session("5").run(None, {"image": _scans()})[0]
+    assert logits.shape == (1797, 10)
+    assert np.isfinite(logits).all()
+
+
+def test_evaluation_set_is_declared_when_trained(trained: Trained, mlflow_server: MlflowServer) -> None:
+    """The model's tag leads to the held-out scans, on which version 2 is as good as the script says."""
+    with httpx.Client(base_url=mlflow_server.url, trust_env=False) as client:
+        found = client.get("/api/2.0/mlflow/registered-models/get", params={"name": MODEL}).json()
+        tags = {tag["key"]: tag["value"] for tag in found["registered_model"]["tags"]}
+        run_id, _, file = tags["signalbox.evaluation_set"].removeprefix("runs:/").partition("/")
+        run = client.get("/api/2.0/mlflow/runs/get", params={"run_id": run_id}).json()["run"]["info"]
+        path = str(run["artifact_uri"]).removeprefix("mlflow-artifacts:/")
+        content = client.get(f"/api/2.0/mlflow-artifacts/artifacts/{path}/{file}").content
+    with np.load(BytesIO(content), allow_pickle=False) as stored:
+        images, labels = stored["input:image"], stored["labels"]
+    assert images.shape == (450, 1, 8, 8)
+    guesses = trained.session("2").run(None, {"image": images})[0].argmax(axis=1)
+    assert (guesses == labels).mean() == pytest.approx(trained.accuracies["2"], abs=1e-4)

@@ -3,6 +3,7 @@
 Each takes the stage, raises `CommandFailed` unless what it promises happens in time, and says what did.
 """
 
+import textwrap
 import time
 from collections.abc import Sequence
 
@@ -10,7 +11,7 @@ from flows.cli.demo.settings import MODEL
 from flows.cli.demo.stage import Stage
 from flows.cli.demo.verdict import first_stand_in, percentile
 from flows.cli.errors import CommandFailed
-from serving.core.model import Variant
+from serving.core.model import Alias, Variant
 from serving.store import audit
 from serving.store.audit import AuditEntry, Verdict
 from serving.store.database import open_engine
@@ -70,7 +71,9 @@ def roll_back_failing(stage: Stage) -> str:
     assert stood_in is not None
     first = stage.first_answer("2", stood_in.ended, _ROLLBACK_SECONDS)
     stage.measured.rolled_back_seconds = first.ended - began
-    stage.wait(lambda: stage.registry_champion() == "2", _ROLLBACK_SECONDS, "the alias was not put back")
+    stage.wait(
+        lambda: stage.registry_alias(Alias.CHAMPION) == "2", _ROLLBACK_SECONDS, "the alias was not put back"
+    )
     stage.measured.alias_back_seconds = time.monotonic() - began
     stage.wait_for_answers(_SOME_ANSWERS, first.ended, _ROLLBACK_SECONDS)
     return _told_of_rollback(stage, began)
@@ -93,8 +96,9 @@ def spread(seconds: Sequence[float]) -> str:
     return f"p50 {percentile(seconds, 50):.2f} s, p95 {percentile(seconds, 95):.2f} s"
 
 
-def one_line(text: str) -> str:
-    return " ".join(text.split())
+def one_line(text: str, characters: int = 200) -> str:
+    """A reason in one line, its end left out where it goes on for long."""
+    return textwrap.shorten(text, characters, placeholder=" ...")
 
 
 def _told_of_rollback(stage: Stage, began: float) -> str:

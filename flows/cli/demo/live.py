@@ -9,9 +9,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 from flows.cli.demo.records import Record, RecordFile
+from flows.cli.demo.reference import References
 from flows.cli.demo.settings import MODEL
 from flows.cli.errors import CommandFailed
 from flows.settings import FlowSettings
@@ -41,6 +43,16 @@ class LiveTraffic:
         """Those of them that were started after `moment`."""
         return [record for record in self.records() if record.started > moment]
 
+    def turn_to(self, scans: Literal["plain", "inverted"]) -> None:
+        """What the callers ask for from now on. Raises `CommandFailed` when there are none any more."""
+        try:
+            assert self._process.stdin is not None
+            self._process.stdin.write(f"{scans}\n".encode())
+            self._process.stdin.flush()
+        except OSError:
+            step = f"its log is {self._log}"
+            raise CommandFailed("the traffic ended by itself", next_step=step) from None
+
     def finish(self) -> list[Record]:
         """Send nothing more, wait for what is under way; every request there was."""
         _close_input(self._process)
@@ -53,9 +65,9 @@ class LiveTraffic:
 
 
 @contextmanager
-def flowing(settings: FlowSettings, reference: Path, log: Path) -> Iterator[LiveTraffic]:
-    """Traffic from now on, its records beside the reference; at the end none is left."""
-    records = reference.with_name("records.jsonl")
+def flowing(settings: FlowSettings, references: References, log: Path) -> Iterator[LiveTraffic]:
+    """Traffic from now on, its records beside the references; at the end none is left."""
+    records = references.plain.with_name("records.jsonl")
     records.touch()
     with log.open("ab") as output:
         process = subprocess.Popen(
@@ -63,7 +75,8 @@ def flowing(settings: FlowSettings, reference: Path, log: Path) -> Iterator[Live
                 sys.executable, "-P", "-m", "flows.cli.demo.traffic",
                 "--address", urlsplit(settings.serving_url).netloc,
                 "--model", MODEL, "--rate", str(RATE_PER_SECOND),
-                "--reference", str(reference), "--records", str(records),
+                "--reference", str(references.plain), "--inverted", str(references.inverted),
+                "--records", str(records),
             ],
             stdin=subprocess.PIPE,
             stdout=output,

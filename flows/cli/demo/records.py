@@ -13,7 +13,8 @@ class Record:
     """One request as its caller saw it.
 
     `version` is who claims to have answered, None where there was no answer; `matches` whether the
-    outputs are that version's own. `status` is None where not even an HTTP answer came.
+    outputs are that version's own. `status` is None where not even an HTTP answer came. `rows` is how
+    many scans it carried.
     """
 
     started: float
@@ -23,6 +24,7 @@ class Record:
     matches: bool
     status: int | None
     error: str | None = None
+    rows: int = 1
 
     @property
     def is_answered(self) -> bool:

@@ -37,10 +37,10 @@ class Reference:
     scans: Floats
     outputs: Mapping[str, Floats]
 
-    def matches(self, version: str, scan: int, answer: Floats) -> bool:
-        """Whether `answer`, (1, 10), is what `version` answers to that scan."""
+    def matches(self, version: str, rows: slice, answer: Floats) -> bool:
+        """Whether `answer`, (rows, 10), is what `version` answers to those scans."""
         expected = self.outputs.get(version)
-        return expected is not None and _is_close(answer, expected[scan : scan + 1])
+        return expected is not None and _is_close(answer, expected[rows])
 
     def tells_apart(self) -> bool:
         """Whether no answer of one version could pass for another's."""
@@ -56,15 +56,29 @@ class Reference:
         np.savez(path, scans=self.scans, **named)
 
 
+@dataclass(frozen=True, slots=True)
+class References:
+    """The files of the two references that the traffic reads."""
+
+    folder: Path
+
+    @property
+    def plain(self) -> Path:
+        return self.folder / "plain.npz"
+
+    @property
+    def inverted(self) -> Path:
+        return self.folder / "inverted.npz"
+
+
 def read_reference(path: Path) -> Reference:
     with np.load(path, allow_pickle=False) as stored:
         named = {name.removeprefix("version:"): stored[name] for name in stored.files}
     return Reference(named.pop("scans"), named)
 
 
-def measure(settings: FlowSettings, versions: Iterable[str], cache: Path) -> Reference:
+def measure(settings: FlowSettings, versions: Iterable[str], cache: Path, scans: Floats) -> Reference:
     """Download and run each version here. Raises `CommandFailed` when answers would not tell them apart."""
-    scans = _real_scans()
     with connect(settings) as client:
         registry = Registry(client, settings.serves)
         artifacts = ArtifactCache(cache, client, registry, _CACHE_BYTES)
@@ -76,13 +90,19 @@ def measure(settings: FlowSettings, versions: Iterable[str], cache: Path) -> Ref
     return reference
 
 
-def _real_scans() -> Floats:
+def real_scans() -> Floats:
+    """Digits as they were scanned, (count, 1, 8, 8), each pixel from 0 to 1."""
     # A second of import that only the demonstration needs.
     from sklearn.datasets import load_digits
 
     images, _ = load_digits(return_X_y=True)
     scans: Floats = (images[:_SCANS] / 16.0).astype(np.float32).reshape(-1, 1, 8, 8)
     return scans
+
+
+def inverted(scans: Floats) -> Floats:
+    """White on black becomes black on white, as from a scanner that was set up wrongly."""
+    return np.float32(1.0) - scans
 
 
 def _outputs(root: Path, scans: Floats) -> Floats:

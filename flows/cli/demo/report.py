@@ -1,17 +1,19 @@
 """What the demonstration ends with: the table, what went wrong in detail, the addresses."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from flows.cli.console import print_table, say, text
-from flows.cli.demo.acts import spread
+from flows.cli.demo.acts import one_line, spread
 from flows.cli.demo.live import RATE_PER_SECOND
 from flows.cli.demo.records import Record
+from flows.cli.demo.runs import FlowRuns
 from flows.cli.demo.settings import MODEL
-from flows.cli.demo.stage import Measured
+from flows.cli.demo.stage import Measured, Promoted
 from flows.cli.demo.verdict import Tally
 from flows.settings import FlowSettings
 
 _SHOWN = 5
+_REASON_CHARACTERS = 80
 
 
 def show_table(tally: Tally, measured: Measured) -> None:
@@ -31,6 +33,16 @@ def rows(tally: Tally, measured: Measured) -> list[tuple[str, str]]:
         ("swaps, alias write to first new answer", f"{len(swaps)}, {spread(swaps)}" if swaps else "-"),
         ("version 4 rolled back after", _seconds(measured.rolled_back_seconds)),
         ("its alias put back after", _seconds(measured.alias_back_seconds)),
+        ("version 2 promoted by Prefect, from alias challenger", _promotion(measured.promoted)),
+        *(
+            (f"version {each.version} refused after {each.seconds:.1f} s", _first_clause(each.reason))
+            for each in measured.refused
+        ),
+        (
+            "columns drifted under inverted digits",
+            f"{measured.drifted.drifted} of {measured.drifted.columns}" if measured.drifted else "-",
+        ),
+        ("Slack messages received", text(measured.slack_messages)),
         ("MLflow back after kill -9", _seconds(measured.mlflow_back_seconds)),
         ("serving back after kill -9", _seconds(measured.serving_back_seconds)),
         ("audit rows verified", text(measured.audit_rows)),
@@ -46,12 +58,44 @@ def show_faults(tally: Tally, began: float) -> None:
             say(f"{kind}: and {len(records) - _SHOWN} more")
 
 
-def show_addresses(settings: FlowSettings, *, kept: bool) -> None:
+def show_addresses(settings: FlowSettings, runs: Sequence[tuple[str, str]], *, kept: bool) -> None:
     say("\nwhere it answers:" if kept else "\nwhere it answered (--keep leaves it running):")
     say(f"  MLflow      {settings.mlflow_url}/#/models/{MODEL}")
     say(f"  serving     {settings.serving_url}/docs")
     say(f"  model-info  {settings.serving_url}/api/v2/model-info")
+    for name, path in runs:
+        say(f"  {name:<11} {settings.prefect_api_url.removesuffix('/api')}{path}")
     say(f"  logs        {settings.home / 'logs'}")
+
+
+def prefect_pages(measured: Measured, runs: FlowRuns) -> list[tuple[str, str]]:
+    """What to look at in Prefect's UI: name and path of each run of the story, and of its artifacts."""
+    found = list(_runs(measured))
+    keys = sorted({key for _, run in found for key in runs.artifact_keys(run)})
+    pages = [(name, f"/runs/flow-run/{run}") for name, run in found]
+    return [("Prefect", "/"), *pages, *(("artifact", f"/artifacts/key/{key}") for key in keys)]
+
+
+def _runs(measured: Measured) -> Iterator[tuple[str, str]]:
+    if measured.promoted is not None:
+        yield "promoted 2", measured.promoted.run
+    for refused in measured.refused:
+        yield f"refused {refused.version}", refused.run
+    if measured.drifted is not None:
+        yield "drift", measured.drifted.run
+
+
+def _promotion(promoted: Promoted | None) -> str:
+    if promoted is None:
+        return "-"
+    return (
+        f"{promoted.ended_seconds:.1f} s (run began {promoted.run_started_seconds:.1f} s, "
+        f"first answer {promoted.answered_seconds:.1f} s)"
+    )
+
+
+def _first_clause(reason: str) -> str:
+    return one_line(reason.partition(";")[0], _REASON_CHARACTERS)
 
 
 def _fault(record: Record) -> str:

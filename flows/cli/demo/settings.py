@@ -4,6 +4,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from pydantic import SecretStr
+
+from flows.cli.demo.slack_receiver import SlackReceiver
 from flows.cli.errors import CommandFailed
 from flows.cli.ports import port_owner
 from flows.settings import FlowSettings
@@ -24,8 +27,8 @@ def forget_ambient() -> None:
         del os.environ[name]
 
 
-def settings_for(home: Path) -> FlowSettings:
-    """Settings of a stack in `home`, each part on a port that nobody listens on."""
+def settings_for(home: Path, slack: SlackReceiver) -> FlowSettings:
+    """Settings of a stack in `home`, each part on a port that nobody listens on; notices go to `slack`."""
     return FlowSettings(
         home=home,
         store_url=f"sqlite:///{home / 'signalbox.db'}",
@@ -33,6 +36,9 @@ def settings_for(home: Path) -> FlowSettings:
         prefect_api_url=f"{_unused_url(4200)}/api",
         serving_url=_unused_url(8080),
         start_seconds=_START_SECONDS,
+        slack_bot_token=SecretStr(slack.token),
+        slack_channel=slack.channel,
+        slack_api_url=slack.api_url,
     )
 
 

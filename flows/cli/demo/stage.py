@@ -15,18 +15,49 @@ import httpx
 from flows.cli.client import ServingClient
 from flows.cli.demo.live import LiveTraffic
 from flows.cli.demo.records import Record
+from flows.cli.demo.runs import FlowRuns
 from flows.cli.demo.settings import MODEL
+from flows.cli.demo.slack_receiver import SlackReceiver
 from flows.cli.demo.verdict import Gap, Period, first_answer
 from flows.cli.errors import CommandFailed
 from flows.cli.home import Home
 from flows.cli.sessions import is_alive, read_leader
 from flows.cli.waiting import wait_until
 from flows.settings import FlowSettings
-from serving.core.model import Alias
+from serving.core.model import Alias, VersionRef
 from serving.store.registry import Registry
 
 # What MLflow's user interface calls when somebody edits the aliases of a version.
 _ALIAS_PATH = "/ajax-api/2.0/mlflow/registered-models/alias"
+
+
+@dataclass(frozen=True, slots=True)
+class Promoted:
+    """A promotion by Prefect; seconds from the alias `challenger` on. `run` is the flow run's id."""
+
+    run: str
+    run_started_seconds: float
+    answered_seconds: float
+    ended_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A challenger that stayed one; `seconds` from the alias on."""
+
+    version: str
+    run: str
+    reason: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Drifted:
+    """How many of the compared columns a drift check found changed."""
+
+    run: str
+    drifted: int
+    columns: int
 
 
 @dataclass(slots=True)
@@ -36,21 +67,30 @@ class Measured:
     swap_seconds: list[float] = field(default_factory=list)
     rolled_back_seconds: float | None = None
     alias_back_seconds: float | None = None
+    promoted: Promoted | None = None
+    refused: list[Refused] = field(default_factory=list)
+    drifted: Drifted | None = None
+    slack_messages: int | None = None
     mlflow_back_seconds: float | None = None
     serving_back_seconds: float | None = None
     audit_rows: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """Who is talked to."""
+
+    mlflow: httpx.Client
+    serving: ServingClient
+    runs: FlowRuns
+    slack: SlackReceiver
 
 
 class Stage:
     """One demonstration while its traffic flows."""
 
     def __init__(
-        self,
-        settings: FlowSettings,
-        traffic: LiveTraffic,
-        mlflow: httpx.Client,
-        serving: ServingClient,
-        tell: Callable[[str], None],
+        self, settings: FlowSettings, traffic: LiveTraffic, servers: Servers, tell: Callable[[str], None]
     ) -> None:
         self.settings = settings
         self.home = Home(settings.home)
@@ -59,9 +99,11 @@ class Stage:
         self.measured = Measured()
         self.periods: list[Period] = []
         self.gaps: list[Gap] = []
-        self._mlflow = mlflow
-        self._serving = serving
-        self._registry = Registry(mlflow, settings.serves)
+        self.runs = servers.runs
+        self.slack = servers.slack
+        self._mlflow = servers.mlflow
+        self._serving = servers.serving
+        self._registry = Registry(servers.mlflow, settings.serves)
 
     def wait(self, holds: Callable[[], bool], within_seconds: float, otherwise: str) -> None:
         """Raises `CommandFailed` with `otherwise` when `holds` does not come true in time."""
@@ -90,11 +132,18 @@ class Stage:
         self.periods.append(Period(version, first.ended))
         return first
 
+    def inverted_rows(self, since: float) -> int:
+        """How many inverted digits were answered: only they travel several to a request."""
+        return sum(record.rows for record in self.traffic.since(since) if record.rows > 1 and record.matches)
+
     def write_alias(self, version: str) -> float:
-        """Point `champion` at `version`, as a click in MLflow's UI does; the moment before."""
+        """Point `champion` at `version`; the moment before."""
         began = time.monotonic()
-        point_champion_at(self._mlflow, version)
+        self.set_alias(Alias.CHAMPION, version)
         return began
+
+    def set_alias(self, alias: Alias, version: str) -> None:
+        set_alias(self._mlflow, alias, version)
 
     def swap_to(self, version: str, within_seconds: float) -> float:
         """Move `champion` to a good version; seconds from the alias write to its first answer."""
@@ -108,9 +157,13 @@ class Stage:
         """From now on the present version need not answer any more."""
         self.periods[-1] = replace(self.periods[-1], until=time.monotonic())
 
-    def registry_champion(self) -> str | None:
+    def registry_alias(self, alias: Alias) -> str | None:
         """The version the alias names in MLflow."""
-        return self._registry.alias(MODEL, Alias.CHAMPION)
+        return self._registry.alias(MODEL, alias)
+
+    def version_tag(self, ref: VersionRef, tag: str) -> str:
+        """A tag of a version in MLflow, empty where it is not set."""
+        return self._registry.version(ref).tags.get(tag, "")
 
     def served_champion(self) -> dict[str, Any]:
         """Of the alias: the version wanted, the version served, and why they differ; from model-info."""
@@ -130,8 +183,9 @@ class Stage:
         return began
 
 
-def point_champion_at(mlflow: httpx.Client, version: str) -> None:
-    body = {"name": MODEL, "alias": Alias.CHAMPION.value, "version": version}
+def set_alias(mlflow: httpx.Client, alias: Alias, version: str) -> None:
+    """Point an alias at `version`, as a click in MLflow's UI does."""
+    body = {"name": MODEL, "alias": alias.value, "version": version}
     answer = mlflow.post(_ALIAS_PATH, json=body)
     if not answer.is_success:
         problem = f"MLflow answered {answer.status_code} to the alias: {answer.text[:200]}"

@@ -1,6 +1,7 @@
 """`python -m flows.cli.demo.traffic`: callers at a constant rate, until standard input is closed.
 
-Open loop: request k is sent k / rate seconds after the first, whatever became of those before it.
+Open loop: request k is sent k / rate seconds after the first, whatever became of those before it. A line
+`inverted` on standard input makes them ask for inverted scans, several in each request; `plain` ends that.
 The callers are a stock `tritonclient`; every request leaves one line in the records file.
 """
 
@@ -10,7 +11,8 @@ import itertools
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,23 @@ from tritonclient.utils import InferenceServerException
 from flows.cli.demo.records import Record
 from flows.cli.demo.reference import INPUT, OUTPUT, Reference, read_reference
 
+INVERTED_ROWS = 8
+
 _REQUEST_SECONDS = 10.0
 _ERROR_CHARACTERS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What one request asks for, and where the right answers are."""
+
+    reference: Reference
+    rows: slice
+    tensor: Any
+
+    @property
+    def count(self) -> int:
+        return int(self.rows.stop - self.rows.start)
 
 
 class Callers:
@@ -31,10 +48,13 @@ class Callers:
     def __init__(self, client: Any, model: str, reference: Reference, note: Callable[[Record], None]) -> None:
         self._client = client
         self._model = model
-        self._reference = reference
         self._note = note
-        self._inputs = [_tensor(scan) for scan in reference.scans]
+        self._questions = _questions(reference, 1)
         self._outputs = [triton.InferRequestedOutput(OUTPUT, binary_data=False)]
+
+    def turn_to(self, reference: Reference, rows: int) -> None:
+        """Ask for these scans from the next request on, so many in each."""
+        self._questions = _questions(reference, rows)
 
     async def call(self, rate: float, stop: asyncio.Event) -> None:
         """Send at `rate` per second until told to stop, then wait for what is under way."""
@@ -43,32 +63,40 @@ class Callers:
             for number in itertools.count():
                 if await _is_set_within(stop, began + number / rate - time.monotonic()):
                     return
-                requests.create_task(self._ask(number % len(self._inputs)))
+                requests.create_task(self._ask(self._questions[number % len(self._questions)]))
 
-    async def _ask(self, scan: int) -> None:
+    async def _ask(self, question: _Question) -> None:
         started = time.monotonic()
         try:
-            answer = await self._client.infer(self._model, [self._inputs[scan]], outputs=self._outputs)
-            record = self._answered(scan, answer, started)
+            answer = await self._client.infer(self._model, [question.tensor], outputs=self._outputs)
+            record = _answered(question, answer, started)
         except Exception as error:  # whatever a caller gets instead of an answer is a failed request
-            record = _failed(error, started)
+            record = _failed(question, error, started)
         self._note(record)
 
-    def _answered(self, scan: int, answer: Any, started: float) -> Record:
-        ended = time.monotonic()
-        body = answer.get_response()
-        version = str(body["model_version"])
-        return Record(
-            started=started,
-            ended=ended,
-            version=version,
-            variant=str(body["parameters"]["variant"]),
-            matches=self._reference.matches(version, scan, answer.as_numpy(OUTPUT)),
-            status=200,
-        )
+
+def _questions(reference: Reference, rows: int) -> list[_Question]:
+    starts = range(0, len(reference.scans) - rows + 1, rows)
+    slices = [slice(start, start + rows) for start in starts]
+    return [_Question(reference, each, _tensor(reference.scans[each])) for each in slices]
 
 
-def _failed(error: Exception, started: float) -> Record:
+def _answered(question: _Question, answer: Any, started: float) -> Record:
+    ended = time.monotonic()
+    body = answer.get_response()
+    version = str(body["model_version"])
+    return Record(
+        started=started,
+        ended=ended,
+        version=version,
+        variant=str(body["parameters"]["variant"]),
+        matches=question.reference.matches(version, question.rows, answer.as_numpy(OUTPUT)),
+        status=200,
+        rows=question.count,
+    )
+
+
+def _failed(question: _Question, error: Exception, started: float) -> Record:
     status = error.status() if isinstance(error, InferenceServerException) else None
     return Record(
         started=started,
@@ -78,12 +106,13 @@ def _failed(error: Exception, started: float) -> Record:
         matches=False,
         status=int(status) if status and status.isdecimal() else None,
         error=f"{type(error).__name__}: {error}"[:_ERROR_CHARACTERS],
+        rows=question.count,
     )
 
 
-def _tensor(scan: np.ndarray) -> Any:
-    tensor = triton.InferInput(INPUT, [1, *scan.shape], "FP32")
-    tensor.set_data_from_numpy(scan[np.newaxis], binary_data=False)
+def _tensor(scans: np.ndarray) -> Any:
+    tensor = triton.InferInput(INPUT, list(scans.shape), "FP32")
+    tensor.set_data_from_numpy(scans, binary_data=False)
     return tensor
 
 
@@ -96,26 +125,40 @@ async def _is_set_within(event: asyncio.Event, seconds: float) -> bool:
     return True
 
 
-def _set_at_end_of_input(stop: asyncio.Event) -> None:
-    """The pipe's other end is closed on purpose, or because whoever held it died."""
+def _obey_input(commands: Mapping[str, Callable[[], None]], stop: asyncio.Event) -> None:
+    """One command per line; the end of input is the last one.
+
+    The pipe's other end is closed on purpose, or because whoever held it died.
+    """
     loop = asyncio.get_running_loop()
     descriptor = sys.stdin.fileno()
 
     def readable() -> None:
-        if not os.read(descriptor, 4096):
+        said = os.read(descriptor, 4096)
+        if not said:
             loop.remove_reader(descriptor)
             stop.set()
+        # A line is shorter than what a pipe writes in one piece.
+        for line in said.decode().split():
+            commands[line]()
 
     loop.add_reader(descriptor, readable)
 
 
-async def _run(address: str, model: str, rate: float, reference: Reference, records: Any) -> None:
+async def _run(arguments: argparse.Namespace, note: Callable[[Record], None]) -> None:
+    plain, inverted = read_reference(arguments.reference), read_reference(arguments.inverted)
     stop = asyncio.Event()
-    _set_at_end_of_input(stop)
     # No limit on connections: a request that waited for one would not be an open loop's.
-    async with triton.InferenceServerClient(address, conn_limit=0, conn_timeout=_REQUEST_SECONDS) as client:
-        callers = Callers(client, model, reference, lambda record: records.write(record.line()))
-        await callers.call(rate, stop)
+    async with triton.InferenceServerClient(
+        arguments.address, conn_limit=0, conn_timeout=_REQUEST_SECONDS
+    ) as client:
+        callers = Callers(client, arguments.model, plain, note)
+        commands = {
+            "plain": lambda: callers.turn_to(plain, 1),
+            "inverted": lambda: callers.turn_to(inverted, INVERTED_ROWS),
+        }
+        _obey_input(commands, stop)
+        await callers.call(arguments.rate, stop)
 
 
 def main() -> None:
@@ -124,11 +167,11 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--rate", type=float, required=True, help="requests per second")
     parser.add_argument("--reference", type=Path, required=True, help="scans and expected outputs, .npz")
+    parser.add_argument("--inverted", type=Path, required=True, help="the same of the inverted scans")
     parser.add_argument("--records", type=Path, required=True, help="file to append to")
     arguments = parser.parse_args()
-    reference = read_reference(arguments.reference)
     with arguments.records.open("a", buffering=1) as records:
-        asyncio.run(_run(arguments.address, arguments.model, arguments.rate, reference, records))
+        asyncio.run(_run(arguments, lambda record: print(record.line(), end="", file=records)))
 
 
 if __name__ == "__main__":

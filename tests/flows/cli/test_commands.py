@@ -225,7 +225,7 @@ def test_status_and_down_say_so_when_nothing_runs(run: Run, home: Path) -> None:
     """Both work in a home that was never used; status does not call that well."""
     result = run("status", "--json")
     assert result.returncode == 1
-    assert [part["state"] for part in json.loads(result.stdout)["parts"]] == ["stopped", "stopped"]
+    assert [part["state"] for part in json.loads(result.stdout)["parts"]] == ["stopped"] * 4
     stopped = run("down")
     assert stopped.returncode == 0
     assert "nothing was running" in stopped.stdout

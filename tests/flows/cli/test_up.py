@@ -31,6 +31,7 @@ class Signalbox:
 
     home: Path
     mlflow_port: int
+    prefect_port: int
     serving_port: int
 
     def environment(self) -> dict[str, str]:
@@ -38,6 +39,7 @@ class Signalbox:
             "PYTHONPATH": str(ROOT),
             "SIGNALBOX_HOME": str(self.home),
             "SIGNALBOX_MLFLOW_URL": f"http://127.0.0.1:{self.mlflow_port}",
+            "SIGNALBOX_PREFECT_API_URL": f"http://127.0.0.1:{self.prefect_port}/api",
             "SIGNALBOX_SERVING_URL": f"http://127.0.0.1:{self.serving_port}",
         }
 
@@ -72,11 +74,12 @@ class Signalbox:
 @pytest.fixture(scope="module")
 def signalbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Signalbox]:
     """A stack that is up, and gone afterwards."""
-    box = Signalbox(tmp_path_factory.mktemp("up") / "home", free_port(), free_port())
+    box = Signalbox(tmp_path_factory.mktemp("up") / "home", free_port(), free_port(), free_port())
     try:
         started = box("up", "--detach")
         assert started.returncode == 0, started.stderr
-        assert started.stdout.count("ready after") == 2
+        assert started.stdout.count("ready after") == 4
+        assert "promote-model" in started.stdout
         yield box
     finally:
         box("down")
@@ -112,8 +115,10 @@ def test_second_up_says_what_runs_when_stack_is_up(signalbox: Signalbox) -> None
     again = signalbox("up")
     assert again.returncode == 0, again.stderr
     assert "already running" in again.stdout
+    assert "deploying" not in again.stdout
     assert {part["pid"] for part in signalbox.parts().values()} == before
-    other = Signalbox(signalbox.home, free_port(), signalbox.serving_port)("up", "--detach")
+    elsewhere = Signalbox(signalbox.home, free_port(), signalbox.prefect_port, signalbox.serving_port)
+    other = elsewhere("up", "--detach")
     assert other.returncode == 1
     assert "signalbox down" in other.stderr
 
@@ -126,7 +131,7 @@ def test_webhook_is_registered_when_stack_is_up(signalbox: Signalbox) -> None:
     assert targets == [f"http://127.0.0.1:{signalbox.serving_port}/api/v2/webhooks/mlflow"]
 
 
-@pytest.mark.parametrize("part", ["mlflow", "serving"])
+@pytest.mark.parametrize("part", ["mlflow", "prefect", "serving", "worker"])
 def test_part_is_back_when_killed(signalbox: Signalbox, part: str) -> None:
     """A killed part is started again, what it left behind is gone, and status tells of it."""
     before = signalbox.parts()[part]
@@ -139,23 +144,26 @@ def test_part_is_back_when_killed(signalbox: Signalbox, part: str) -> None:
     assert [child for child in left if child.is_running() and child.status() != psutil.STATUS_ZOMBIE] == []
 
 
-def test_other_home_attaches_to_mlflow_and_refuses_serving_when_both_run(
+def test_other_home_attaches_to_registry_and_prefect_but_not_to_serving_when_all_run(
     signalbox: Signalbox, tmp_path: Path
 ) -> None:
-    """Somebody else's MLflow is used and left alone; a server that does not take our key is refused."""
-    refused = Signalbox(tmp_path / "home", signalbox.mlflow_port, signalbox.serving_port)("up", "--detach")
+    """Somebody else's servers are used and left alone; one that does not take our key is refused."""
+    shared = (tmp_path / "home", signalbox.mlflow_port, signalbox.prefect_port)
+    refused = Signalbox(*shared, signalbox.serving_port)("up", "--detach")
     assert refused.returncode == 1
     assert "refuses our credentials" in refused.stderr
-    other = Signalbox(tmp_path / "home", signalbox.mlflow_port, free_port())
+    other = Signalbox(*shared, free_port())
     try:
         assert other("up", "--detach").returncode == 0
         assert {name: part["state"] for name, part in other.parts().items()} == {
             "mlflow": "attached",
+            "prefect": "attached",
             "serving": "running",
+            "worker": "running",
         }
     finally:
         stopped = other("down")
-    assert "stopped serving" in stopped.stdout
+    assert "stopped serving, worker" in stopped.stdout
     assert other.processes() == []
     assert signalbox("status").returncode == 0
 
@@ -171,12 +179,12 @@ def test_up_takes_over_when_supervisor_was_killed(signalbox: Signalbox) -> None:
 
 
 def test_down_leaves_nothing_when_stack_was_up(signalbox: Signalbox) -> None:
-    """Every process goes, both ports are free, and doing it again is no error."""
+    """Every process goes, all ports are free, and doing it again is no error."""
     assert signalbox.processes() != []
     stopped = signalbox("down")
-    assert "stopped mlflow, serving" in stopped.stdout
+    assert "stopped mlflow, prefect, serving, worker" in stopped.stdout
     assert signalbox.processes() == []
-    for port in (signalbox.mlflow_port, signalbox.serving_port):
+    for port in (signalbox.mlflow_port, signalbox.prefect_port, signalbox.serving_port):
         socket.create_server(("127.0.0.1", port)).close()
     assert signalbox("down").returncode == 0
     assert signalbox("status").returncode == 1
@@ -201,5 +209,5 @@ def test_foreground_up_stops_everything_when_interrupted(signalbox: Signalbox) -
     process.send_signal(signal.SIGINT)
     rest, _ = process.communicate(timeout=UP_SECONDS)
     assert process.returncode == 0, "".join(shown) + rest
-    assert "stopped mlflow, serving" in rest
+    assert "stopped mlflow, prefect, serving, worker" in rest
     assert [found for found in signalbox.processes() if found.pid != os.getpid()] == []

@@ -17,10 +17,11 @@ def beat(
     champion: str | None = "2",
     proven_at: datetime | None = WRITTEN,
     refused: dict[str, str] | None = None,
+    beat_at: datetime = WRITTEN,
 ) -> Beat:
     proof = Proof("2", "d" * 64, proven_at) if proven_at is not None else None
     model = WorkerModel(champion, proof, refused or {})
-    return Beat(worker, "http://127.0.0.1:8080", WRITTEN, WRITTEN, {"digits": model})
+    return Beat(worker, "http://127.0.0.1:8080", WRITTEN, beat_at, {"digits": model})
 
 
 STRANGER = Beat("c", "http://127.0.0.1:8082", WRITTEN, WRITTEN, {})
@@ -38,6 +39,11 @@ STRANGER = Beat("c", "http://127.0.0.1:8082", WRITTEN, WRITTEN, {})
         pytest.param([beat(), beat("b", champion="1")], Verdict.WAITING, id="one of two lags"),
         pytest.param([beat(), STRANGER], Verdict.WAITING, id="one does not know the model"),
         pytest.param([beat(), beat("b", refused={"2": "broken"})], Verdict.REFUSED, id="one of two refuses"),
+        pytest.param(
+            [beat(champion="1", refused={"2": "broken"}, beat_at=WRITTEN - TICK)],
+            Verdict.WAITING,
+            id="refused before the write",
+        ),
         pytest.param([beat(refused={"3": "broken"})], Verdict.APPLIED, id="another version was refused"),
         pytest.param(
             [beat("a", champion="1"), beat("b", refused={"2": "broken"})], Verdict.REFUSED, id="worst wins"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flows.cli.demo.reference import Reference, read_reference
+from flows.cli.demo.reference import Reference, inverted, read_reference, real_scans
 
 SCANS = np.zeros((2, 1, 8, 8), np.float32)
 
@@ -16,10 +16,10 @@ def logits(value: float) -> np.ndarray:
 def test_answer_matches_when_it_is_the_named_versions_own() -> None:
     """Rounding is forgiven; another version's outputs, another shape and an unknown version are not."""
     reference = Reference(SCANS, {"1": logits(1.0), "2": logits(2.0)})
-    assert reference.matches("1", 1, logits(1.0001)[:1])
-    assert not reference.matches("1", 1, logits(2.0)[:1])
-    assert not reference.matches("1", 1, logits(1.0)[:1, :9])
-    assert not reference.matches("4", 1, logits(1.0)[:1])
+    assert reference.matches("1", slice(1, 2), logits(1.0001)[:1])
+    assert not reference.matches("1", slice(1, 2), logits(2.0)[:1])
+    assert not reference.matches("1", slice(1, 2), logits(1.0)[:1, :9])
+    assert not reference.matches("4", slice(1, 2), logits(1.0)[:1])
 
 
 def test_versions_are_told_apart_when_every_scan_differs() -> None:
@@ -36,4 +36,13 @@ def test_reference_is_the_same_when_read_back(tmp_path: Path) -> None:
     found = read_reference(tmp_path / "folder" / "reference.npz")
     assert sorted(found.outputs) == ["1", "2"]
     assert found.scans.shape == SCANS.shape
-    assert found.matches("2", 0, logits(2.0)[:1])
+    assert found.matches("2", slice(0, 2), logits(2.0))
+
+
+def test_inverted_scans_are_scans_when_looked_at_alone() -> None:
+    """Each pixel keeps its range; only which is ink and which is paper changes."""
+    scans = real_scans()
+    turned = inverted(scans)
+    assert (turned.dtype, turned.shape) == (scans.dtype, scans.shape)
+    assert (turned.min(), turned.max()) == (0.0, 1.0)
+    assert np.array_equal(inverted(turned), scans)

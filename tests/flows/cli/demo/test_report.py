@@ -1,10 +1,14 @@
 """The table at the end of the demonstration."""
 
+import json
+
+import httpx
 import pytest
 
 from flows.cli.demo.records import Record
-from flows.cli.demo.report import rows, show_faults
-from flows.cli.demo.stage import Measured
+from flows.cli.demo.report import prefect_pages, rows, show_faults
+from flows.cli.demo.runs import FlowRuns
+from flows.cli.demo.stage import Drifted, Measured, Promoted, Refused
 from flows.cli.demo.verdict import judge
 
 FAILED = Record(2.0, 2.1, version=None, variant=None, matches=False, status=500, error="it raised")
@@ -13,12 +17,25 @@ WRONG = Record(3.0, 3.1, version="1", variant="champion", matches=False, status=
 
 def test_table_shows_what_was_measured_when_all_acts_were_played() -> None:
     """Counts, percentiles and seconds, each in its row."""
-    measured = Measured([0.2, 0.1, 0.4], 1.0, 2.0, 7.25, 3.0, 120)
+    measured = Measured(
+        swap_seconds=[0.2, 0.1, 0.4],
+        promoted=Promoted("run-2", run_started_seconds=3.0, answered_seconds=6.5, ended_seconds=7.7),
+        refused=[Refused("5", "run-5", "accuracy 0.62, the champion's 0.98; at most 0.01 is allowed", 6.3)],
+        drifted=Drifted("run-d", drifted=61, columns=64),
+        slack_messages=13,
+        mlflow_back_seconds=7.25,
+        audit_rows=120,
+    )
     shown = dict(rows(judge([FAILED, WRONG], [], []), measured))
     assert shown["requests sent"].startswith("2,")
     assert shown["failed"] == "1"
     assert shown["answered by a wrong version"] == "1"
     assert shown["swaps, alias write to first new answer"] == "3, p50 0.20 s, p95 0.40 s"
+    promotion = shown["version 2 promoted by Prefect, from alias challenger"]
+    assert promotion == "7.7 s (run began 3.0 s, first answer 6.5 s)"
+    assert shown["version 5 refused after 6.3 s"] == "accuracy 0.62, the champion's 0.98"
+    assert shown["columns drifted under inverted digits"] == "61 of 64"
+    assert shown["Slack messages received"] == "13"
     assert shown["MLflow back after kill -9"] == "7.25 s"
     assert shown["audit rows verified"] == "120"
 
@@ -26,7 +43,8 @@ def test_table_shows_what_was_measured_when_all_acts_were_played() -> None:
 def test_table_shows_dashes_when_an_act_was_not_played() -> None:
     """A story that broke off claims nothing."""
     shown = dict(rows(judge([], [], []), Measured()))
-    assert {shown[name] for name in shown if "after" in name or "swaps" in name or "audit" in name} == {"-"}
+    told = ("after", "swaps", "audit", "Prefect", "drifted", "Slack")
+    assert {shown[name] for name in shown if any(word in name for word in told)} == {"-"}
 
 
 def test_faults_are_described_when_there_are_any(capsys: pytest.CaptureFixture[str]) -> None:
@@ -36,3 +54,27 @@ def test_faults_are_described_when_there_are_any(capsys: pytest.CaptureFixture[s
     assert said[0] == "failed: at 1.00 s status 500, it raised"
     assert said[5] == "failed: and 2 more"
     assert said[6].startswith("wrong version: at 2.00 s answered as champion by version 1 with outputs that")
+
+
+def test_pages_are_named_when_runs_left_artifacts() -> None:
+    """Each run of the story, and each key once."""
+    keys = {"run-2": ["promotion-digits"], "run-5": ["promotion-digits"], "run-d": ["drift-digits"]}
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        run = json.loads(request.content)["artifacts"]["flow_run_id"]["any_"][0]
+        return httpx.Response(200, json=[{"key": key} for key in keys[run]])
+
+    runs = FlowRuns(httpx.Client(base_url="http://prefect/api", transport=httpx.MockTransport(answer)))
+    measured = Measured(
+        promoted=Promoted("run-2", 1.0, 2.0, 3.0),
+        refused=[Refused("5", "run-5", "worse", 4.0)],
+        drifted=Drifted("run-d", 1, 2),
+    )
+    assert prefect_pages(measured, runs) == [
+        ("Prefect", "/"),
+        ("promoted 2", "/runs/flow-run/run-2"),
+        ("refused 5", "/runs/flow-run/run-5"),
+        ("drift", "/runs/flow-run/run-d"),
+        ("artifact", "/artifacts/key/drift-digits"),
+        ("artifact", "/artifacts/key/promotion-digits"),
+    ]

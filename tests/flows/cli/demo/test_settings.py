@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from flows.cli.demo.settings import forget_ambient, settings_for, unused_port
+from flows.cli.demo.slack_receiver import TOKEN, SlackReceiver
 from flows.cli.errors import CommandFailed
 from flows.settings import part_environment
 
@@ -49,8 +50,10 @@ def test_parts_know_nothing_of_the_users_settings_when_they_are_forgotten(
         "MLFLOW_RUN_ID": "1234",
     }
     forget_ambient()
-    environment = part_environment(settings_for(tmp_path))
+    environment = part_environment(settings_for(tmp_path, SlackReceiver("http://127.0.0.1:9")))
     assert environment["SIGNALBOX_STORE_URL"] == f"sqlite:///{tmp_path}/signalbox.db"
     assert environment["SIGNALBOX_HOME"] == str(tmp_path)
+    assert environment["SIGNALBOX_SLACK_API_URL"] == "http://127.0.0.1:9/api/"
+    assert environment["SIGNALBOX_SLACK_BOT_TOKEN"] == TOKEN
     assert "SIGNALBOX_WATCH_SECONDS" not in environment
     assert "MLFLOW_RUN_ID" not in environment

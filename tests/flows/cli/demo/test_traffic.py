@@ -1,6 +1,7 @@
 """The callers: what they note of an answer, of an error and of silence."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,8 +41,10 @@ class CannedClient:
         return self.given
 
 
-def noted(given: CannedAnswer | Exception, count: int = 2) -> list[Record]:
-    """The records of the first `count` requests, which ask for the first scan, the second, the first, ..."""
+def callers_until(
+    given: CannedAnswer | Exception, count: int, prepare: Callable[[Callers], None]
+) -> list[Record]:
+    """The records of the first `count` requests."""
     records: list[Record] = []
 
     async def call() -> None:
@@ -52,10 +55,17 @@ def noted(given: CannedAnswer | Exception, count: int = 2) -> list[Record]:
             if len(records) == count:
                 stop.set()
 
-        await Callers(CannedClient(given), "digits", REFERENCE, note).call(1000.0, stop)
+        callers = Callers(CannedClient(given), "digits", REFERENCE, note)
+        prepare(callers)
+        await callers.call(1000.0, stop)
 
     asyncio.run(call())
     return records
+
+
+def noted(given: CannedAnswer | Exception, count: int = 2) -> list[Record]:
+    """The records of the first `count` requests, which ask for the first scan, the second, the first, ..."""
+    return callers_until(given, count, lambda callers: None)
 
 
 def test_answer_matches_its_own_scan_when_versions_answer_in_turn() -> None:
@@ -85,3 +95,15 @@ def test_request_is_unanswered_when_anything_else_comes_back(error: Exception, s
     assert len(records) >= 3
     assert {(record.is_answered, record.status) for record in records} == {(False, status)}
     assert all(type(error).__name__ in str(record.error) for record in records)
+
+
+def test_batch_matches_as_a_whole_when_callers_turned_to_it() -> None:
+    """Several scans in one request are compared with as many outputs, and counted."""
+    other = Reference(np.zeros((4, 1, 8, 8), np.float32), {"1": np.tile(LOGITS, (2, 1))})
+
+    def turn(callers: Callers) -> None:
+        callers.turn_to(other, 2)
+
+    records = callers_until(CannedAnswer("1", LOGITS), 3, turn)
+    assert all(record.matches and record.rows == 2 for record in records)
+    assert not any(record.matches for record in callers_until(CannedAnswer("1", LOGITS[:1]), 2, turn))

@@ -1,6 +1,7 @@
 """Ctrl-C, a request to end and a lost terminal, all as `KeyboardInterrupt`; and none of them at the end.
 
-What was started must be stopped in full, however often somebody presses Ctrl-C.
+Used by `up` and the demonstration. What was started must be stopped in full, however often somebody
+presses Ctrl-C.
 """
 
 import signal

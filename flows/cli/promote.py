@@ -1,0 +1,138 @@
+"""`signalbox promote`: records a rollout and has Prefect work on it; `--wait` follows it to its end.
+
+The rollout is in the store before Prefect is asked: with Prefect down the request is not lost, the
+minutely flow takes it up.
+"""
+
+import getpass
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+from sqlalchemy import Engine
+
+from flows.cli.console import AsJson, print_json, say, warn
+from flows.cli.errors import CommandFailed
+from flows.cli.orchestration import orchestration
+from flows.cli.rollouts import plain
+from flows.cli.waiting import wait_until
+from flows.rollout.promotion import Asked, record
+from flows.settings import FlowSettings
+from flows.wiring import wired
+from serving.store import rollouts
+from serving.store.database import check
+from serving.store.rollouts import Entry, Phase, Rollout, State
+
+DEPLOYMENT = "promote-model/promote-model"
+_STILL_OPEN = 2
+
+
+class Strategy(StrEnum):
+    DIRECT = "direct"
+    STAGED = "staged"
+
+
+def promote(
+    model: Annotated[str, typer.Argument(help="The registered model.")],
+    version: Annotated[str, typer.Argument(help="The version to make champion.")],
+    strategy: Annotated[Strategy, typer.Option(help="How traffic moves.")] = Strategy.DIRECT,
+    stages: Annotated[str | None, typer.Option(help="Percents of a staged rollout.")] = None,
+    stage_seconds: Annotated[float | None, typer.Option(help="Least time of a stage.")] = None,
+    stage_deadline_seconds: Annotated[float | None, typer.Option(help="Longest time of a stage.")] = None,
+    min_accuracy: Annotated[float | None, typer.Option(help="Refuse a version below this.")] = None,
+    max_accuracy_drop: Annotated[float | None, typer.Option(help="Refuse one worse by more.")] = None,
+    max_p95_ms: Annotated[float | None, typer.Option(help="Refuse a version slower than this.")] = None,
+    max_memory_mb: Annotated[float | None, typer.Option(help="Refuse a version larger than this.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Follow the rollout to its end.")] = False,
+    wait_seconds: Annotated[float, typer.Option(min=0, help="How long --wait waits.")] = 900.0,
+    as_json: AsJson = False,
+) -> None:
+    """Validate a version and make it champion. With --wait: 0 promoted, 1 not, 2 still open."""
+    if strategy is Strategy.STAGED or (stages, stage_seconds, stage_deadline_seconds) != (None, None, None):
+        raise CommandFailed("staged rollouts do not exist yet", next_step="use --strategy direct")
+    limits = {
+        "min_accuracy": min_accuracy,
+        "max_accuracy_drop": max_accuracy_drop,
+        "max_p95_ms": max_p95_ms,
+        "max_memory_mb": max_memory_mb,
+    }
+    policy = {name: limit for name, limit in limits.items() if limit is not None}
+    settings = FlowSettings()
+    with wired(settings) as wiring:
+        check(wiring.engine)
+        asked = Asked(
+            model=model,
+            version=version,
+            asked_at=wiring.clock.now(),
+            by=f"unverified:{getpass.getuser()}",
+            policy=policy,
+        )
+        entry = record(wiring.engine, wiring.registry, asked, wiring.clock)
+        if not isinstance(entry, Entry):
+            raise CommandFailed(entry.reason)
+        if not as_json:
+            say(f"rollout {entry.rollout.id} {'recorded' if entry.created else 'joined'}")
+        _start(settings, asked, policy, quiet=as_json)
+        found = entry.rollout
+        if wait:
+            found = _followed(wiring.engine, found, wait_seconds, quiet=as_json)
+    if as_json:
+        print_json(plain(found))
+    if wait:
+        _conclude(found, wait_seconds, quiet=as_json)
+
+
+def _start(settings: FlowSettings, asked: Asked, policy: Mapping[str, float], *, quiet: bool) -> None:
+    """Have Prefect run the flow; without Prefect the recorded rollout waits for the minutely flow."""
+    parameters = {
+        "model": asked.model,
+        "version": asked.version,
+        "asked_at": asked.asked_at.isoformat(),
+        "requested_by": asked.by,
+        **policy,
+    }
+    try:
+        with orchestration(settings) as prefect:
+            run = prefect.start_run(DEPLOYMENT, parameters)
+    except CommandFailed as error:
+        warn(f"{error.problem}; the rollout is recorded and starts when Prefect is back")
+        return
+    if not quiet:
+        say(f"follow it at {settings.prefect_api_url.removesuffix('/api')}/runs/flow-run/{run}")
+
+
+def _followed(engine: Engine, rollout: Rollout, seconds: float, *, quiet: bool) -> Rollout:
+    """The rollout at its end, or as it is when time is up; one line for each step it takes."""
+    seen: list[Phase] = []
+    last = rollout
+
+    def ended() -> bool:
+        nonlocal last
+        last = rollouts.get(engine, rollout.id)
+        if not quiet and last.phase not in seen:
+            seen.append(last.phase)
+            say(f"{_clock(last.updated_at)} {last.phase.replace('_', ' ')}")
+        return last.state.is_terminal
+
+    wait_until(ended, seconds)
+    return last
+
+
+def _conclude(rollout: Rollout, seconds: float, *, quiet: bool) -> None:
+    """Say how it ended, in words and in the exit code."""
+    subject = f"version {rollout.version} of {rollout.model}"
+    if rollout.state is State.PROMOTED:
+        if not quiet:
+            say(f"{subject} is the champion: {rollout.reason}")
+    elif rollout.state is State.OPEN:
+        warn(f"the rollout of {subject} is still at {rollout.phase} after {seconds:.0f} s and goes on")
+        raise typer.Exit(_STILL_OPEN)
+    else:
+        ended = rollout.state.replace("_", " ")
+        raise CommandFailed(f"{subject} was not promoted ({ended}): {rollout.reason}")
+
+
+def _clock(moment: datetime) -> str:
+    return moment.astimezone().strftime("%H:%M:%S")

@@ -1,0 +1,188 @@
+"""Who may call what: method, path, where the server is bound, and the key, against the outcome."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from serving.api.access import Access, KeyFile
+from serving.core.errors import AccessRefused
+
+KEY = "the-admin-key"
+GOOD = {"x-api-key": KEY}
+BAD = {"x-api-key": "another"}
+
+
+@pytest.fixture
+def key_file(tmp_path: Path) -> Path:
+    path = tmp_path / "admin.key"
+    path.write_text(KEY + "\n")
+    path.chmod(0o600)
+    return path
+
+
+def access(
+    key_file: Path, *, is_loopback: bool = True, require_infer_key: bool = False, hosts: str = ""
+) -> Access:
+    return Access(
+        KeyFile(key_file).digest, is_loopback=is_loopback, require_infer_key=require_infer_key, hosts=hosts
+    )
+
+
+# method, path, open on loopback, open on loopback when inference needs a key, open elsewhere
+CALLS = [
+    ("GET", "/v2/health/live", True, True, True),
+    ("GET", "/v2/health/ready", True, True, True),
+    ("GET", "/v2", True, True, False),
+    ("GET", "/v2/models", True, True, False),
+    ("GET", "/v2/models/digits", True, True, False),
+    ("GET", "/v2/models/digits/versions/2/ready", True, True, False),
+    ("POST", "/v2/models/digits/infer", True, False, False),
+    ("POST", "/v2/models/digits/versions/2/infer", True, False, False),
+    ("POST", "/v2/repository/index", True, True, False),
+    ("POST", "/v2/repository/models/digits/load", False, False, False),
+    ("POST", "/v2/repository/models/digits/unload", False, False, False),
+    ("POST", "/v2/repository/models/x/index", False, False, False),
+    ("GET", "/v2/repository/models/digits/load", False, False, False),
+    ("GET", "/api/v2/model-health", True, True, False),
+    ("GET", "/api/v2/model-info", True, True, False),
+    ("GET", "/metrics", True, True, False),
+    ("GET", "/docs", True, True, False),
+    ("GET", "/openapi.json", True, True, False),
+    ("GET", "/api/v2/audit", False, False, False),
+    ("GET", "/api/v2/rollback/1", False, False, False),
+    ("GET", "/", False, False, False),
+    ("POST", "/api/v2/rollback", False, False, False),
+    ("POST", "/api/v2/model-health", False, False, False),
+    ("PUT", "/api/v2/traffic/digits", False, False, False),
+    ("DELETE", "/v2/models/digits", False, False, False),
+    ("DELETE", "/metrics", False, False, False),
+    ("POST", "/api/v2/webhooks/mlflow", True, True, True),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "local", "local_closed", "elsewhere"), CALLS)
+def test_call_needs_a_key_where_it_is_not_open(
+    key_file: Path, method: str, path: str, local: bool, local_closed: bool, elsewhere: bool
+) -> None:
+    """No key, a wrong key and the right one, on each kind of server."""
+    for is_open, rules in (
+        (local, access(key_file)),
+        (local_closed, access(key_file, require_infer_key=True)),
+        (elsewhere, access(key_file, is_loopback=False)),
+    ):
+        if is_open:
+            assert rules.check_key(method, path, {}) == "anonymous"
+            assert rules.check_key(method, path, BAD) == "anonymous"
+        else:
+            for headers in ({}, BAD):
+                with pytest.raises(AccessRefused) as refusal:
+                    rules.check_key(method, path, headers)
+                assert not refusal.value.identified
+            assert rules.check_key(method, path, GOOD) == "admin"
+
+
+@pytest.mark.parametrize(
+    ("headers", "problem"),
+    [
+        ({"x-api-key": KEY}, None),
+        ({"authorization": f"Bearer {KEY}"}, None),
+        ({"authorization": f"bearer  {KEY} "}, None),
+        ({"x-api-key": "", "authorization": f"Bearer {KEY}"}, None),
+        ({}, "a key is needed"),
+        ({"authorization": f"Basic {KEY}"}, "a key is needed"),
+        ({"authorization": "Bearer"}, "a key is needed"),
+        ({"x-api-key": KEY + "x"}, "not valid"),
+        ({"x-api-key": KEY[:-1]}, "not valid"),
+        ({"x-api-key": "ключ"}, "not valid"),
+    ],
+)
+def test_key_is_taken_from_either_header(
+    key_file: Path, headers: dict[str, str], problem: str | None
+) -> None:
+    """The sentence tells no key from a wrong one, and nothing else."""
+    if problem is None:
+        assert access(key_file).check_key("POST", "/api/v2/rollback", headers) == "admin"
+    else:
+        with pytest.raises(AccessRefused, match=problem):
+            access(key_file).check_key("POST", "/api/v2/rollback", headers)
+
+
+@pytest.mark.parametrize("state", ["absent", "empty", "blank", "group-readable", "folder"])
+def test_server_has_no_key_when_the_file_is_not_a_private_key(key_file: Path, state: str) -> None:
+    """A key that others can read is none."""
+    if state == "absent":
+        key_file.unlink()
+    elif state == "folder":
+        key_file.unlink()
+        key_file.mkdir(mode=0o700)
+    elif state == "group-readable":
+        key_file.chmod(0o640)
+    else:
+        key_file.write_text("" if state == "empty" else " \n")
+    with pytest.raises(AccessRefused, match="has no admin key"):
+        access(key_file).check_key("POST", "/api/v2/rollback", GOOD)
+
+
+def replace_key(key_file: Path, key: str) -> None:
+    fresh = key_file.with_suffix(".new")
+    fresh.touch(0o600)
+    fresh.write_text(key)
+    os.replace(fresh, key_file)
+
+
+def test_new_key_works_at_once_and_the_old_one_no_longer(key_file: Path) -> None:
+    """Without a restart."""
+    rules = access(key_file)
+    assert rules.check_key("GET", "/api/v2/audit", GOOD) == "admin"
+    replace_key(key_file, "new")
+    with pytest.raises(AccessRefused):
+        rules.check_key("GET", "/api/v2/audit", GOOD)
+    assert rules.check_key("GET", "/api/v2/audit", {"x-api-key": "new"}) == "admin"
+    key_file.unlink()
+    with pytest.raises(AccessRefused):
+        rules.check_key("GET", "/api/v2/audit", {"x-api-key": "new"})
+
+
+def test_key_counts_as_soon_as_its_file_is_private_and_no_longer_when_it_is_not(key_file: Path) -> None:
+    """A changed mode is a changed file."""
+    key_file.chmod(0o644)
+    rules = access(key_file)
+    with pytest.raises(AccessRefused):
+        rules.check_key("GET", "/api/v2/audit", GOOD)
+    key_file.chmod(0o600)
+    assert rules.check_key("GET", "/api/v2/audit", GOOD) == "admin"
+    key_file.chmod(0o604)
+    with pytest.raises(AccessRefused):
+        rules.check_key("GET", "/api/v2/audit", GOOD)
+
+
+@pytest.mark.parametrize(
+    ("host", "is_served"),
+    [
+        ("localhost", True),
+        ("localhost:8080", True),
+        ("LOCALHOST:1", True),
+        ("127.0.0.1:8080", True),
+        ("[::1]", True),
+        ("[::1]:8080", True),
+        ("box.lan:8080", True),
+        ("Box.LAN", True),
+        ("", False),
+        ("evil.example", False),
+        ("evil.example:8080", False),
+        ("localhost.evil.example", False),
+        ("127.0.0.1.evil.example", False),
+        ("[::2]:8080", False),
+    ],
+)
+def test_host_is_checked_on_loopback_only(key_file: Path, host: str, is_served: bool) -> None:
+    """A web page can point a name of its own at this machine, but cannot name it localhost."""
+    rules = access(key_file, hosts=" box.lan ,other")
+    if is_served:
+        rules.check_host(host)
+    else:
+        with pytest.raises(AccessRefused, match="SIGNALBOX_ALLOWED_HOSTS") as refusal:
+            rules.check_host(host)
+        assert refusal.value.identified
+    access(key_file, is_loopback=False).check_host(host)

@@ -1,0 +1,107 @@
+"""The outermost application: one door for every request, one answer for every error."""
+
+from pathlib import Path
+
+import pytest
+
+from serving.api.body import Message, Receive
+from serving.api.edge import Send
+from serving.core.errors import NotServed
+from tests.desk import Desk, client, open_desk
+from tests.story import story
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return open_desk(tmp_path)
+
+
+class Echo:
+    """Answers with the body it read and notes what it was told."""
+
+    def __init__(self) -> None:
+        self.state: object = None
+
+    async def __call__(self, scope: dict[str, object], receive: Receive, send: Send) -> None:
+        self.state = scope["state"]
+        message = await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": message["body"]})
+
+
+class Fails:
+    """Raises, before or after its answer began."""
+
+    def __init__(self, error: Exception, *messages: Message) -> None:
+        self._error = error
+        self._messages = messages
+
+    async def __call__(self, scope: dict[str, object], receive: Receive, send: Send) -> None:
+        for message in self._messages:
+            await send(message)
+        raise self._error
+
+
+@story
+async def test_request_goes_on_with_its_actor_and_id(desk: Desk) -> None:
+    """And the answer carries the id."""
+    behind = Echo()
+    async with client(desk, behind=behind) as http:
+        answer = await http.post("/v2/repository/index", content=b"body", headers={"X-Request-Id": "r-1"})
+    assert (answer.status_code, answer.content) == (200, b"body")
+    assert answer.headers["x-request-id"] == "r-1"
+    assert behind.state == {"actor": "anonymous", "request_id": "r-1"}
+
+
+@story
+async def test_every_body_has_the_same_limit(desk: Desk) -> None:
+    """An endpoint that needs no key must not be a way to fill the memory."""
+    async with client(desk, behind=Echo(), max_body_bytes=10) as http:
+        assert (await http.post("/api/v2/webhooks/mlflow", content=b"x" * 10)).status_code == 200
+        answer = await http.post("/api/v2/webhooks/mlflow", content=b"x" * 11)
+    assert answer.status_code == 413
+    assert answer.json() == {"error": "the body is larger than the limit of 10 bytes"}
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (NotServed("no such thing", exists=["a"]), 404, "no such thing; available: a"),
+        (ValueError("secret"), 500, "internal error"),
+    ],
+)
+@story
+async def test_error_becomes_its_answer(desk: Desk, error: Exception, status: int, message: str) -> None:
+    """Whatever escaped."""
+    async with client(desk, behind=Fails(error)) as http:
+        answer = await http.get("/v2")
+    assert answer.status_code == status
+    assert answer.json()["error"].startswith(message)
+
+
+@story
+async def test_answer_that_began_is_not_followed_by_another(desk: Desk) -> None:
+    """A framework that answers an error and raises it again has answered."""
+    start: Message = {"type": "http.response.start", "status": 404, "headers": []}
+    body: Message = {"type": "http.response.body", "body": b"first"}
+    async with client(desk, behind=Fails(ValueError("again"), start, body)) as http:
+        answer = await http.get("/v2")
+    assert (answer.status_code, answer.content) == (404, b"first")
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@story
+async def test_inference_is_only_posted(desk: Desk, method: str) -> None:
+    """Another method is not allowed there, which is not the same as no such path."""
+    async with client(desk) as http:
+        answer = await http.request(method, "/v2/models/digits/infer")
+    assert answer.status_code == 405
+    assert answer.headers["allow"] == "POST"
+
+
+@pytest.mark.parametrize(("host", "status"), [("localhost", 200), ("evil.example", 403)])
+@story
+async def test_host_is_checked_before_anything_else(desk: Desk, host: str, status: int) -> None:
+    """Health probes included."""
+    async with client(desk, behind=Echo()) as http:
+        assert (await http.get("/v2/health/live", headers={"Host": host})).status_code == status

@@ -1,0 +1,81 @@
+"""The one table from errors to HTTP: every error this project raises has its row."""
+
+import pytest
+
+from serving.api.errors import failure_of
+from serving.core import errors
+from serving.core.errors import (
+    AccessRefused,
+    ArtifactRefused,
+    BodyTooLarge,
+    ChangeRefused,
+    DeadlineExceeded,
+    InvalidRequest,
+    ModelFailed,
+    NotServed,
+    Overloaded,
+    RegistryUnavailable,
+    SignalboxError,
+    StoreUnavailable,
+    StoreUnusable,
+)
+
+TABLE: list[tuple[SignalboxError, int, str]] = [
+    (InvalidRequest("given twice", tensor="x"), 400, "tensor 'x': given twice"),
+    (AccessRefused("a key is needed", identified=False), 401, "a key is needed"),
+    (AccessRefused("not for you", identified=True), 403, "not for you"),
+    (NotServed("no model 'a'", exists=["b", "c"]), 404, "no model 'a'; available: b, c"),
+    (NotServed("no model 'a'", exists=[]), 404, "no model 'a'; nothing is available yet"),
+    (ChangeRefused("being changed by ann", holder="ann"), 409, "being changed by ann"),
+    (BodyTooLarge(64), 413, "the body is larger than the limit of 64 bytes"),
+    (ArtifactRefused("a pickle", next_step="export it"), 422, "a pickle; export it"),
+    (Overloaded("full", retry_after_seconds=1.2), 503, "full"),
+    (RegistryUnavailable("MLflow is away"), 503, "MLflow is away"),
+    (StoreUnavailable("locked"), 503, "locked"),
+    (StoreUnusable("damaged", next_step="restore it"), 503, "damaged; restore it"),
+    (DeadlineExceeded("too late"), 504, "too late"),
+]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"), TABLE, ids=[f"{type(row[0]).__name__}-{row[1]}" for row in TABLE]
+)
+def test_error_has_one_status_and_its_own_sentence(error: SignalboxError, status: int, message: str) -> None:
+    """The sentence is the error's."""
+    failure = failure_of(error)
+    assert (failure.status, failure.message) == (status, message)
+
+
+def test_every_error_of_the_tree_is_in_the_table() -> None:
+    """A new error must say which status it is."""
+    known = {type(error) for error, _, _ in TABLE} | {ModelFailed, SignalboxError}
+    raised = {thing for thing in vars(errors).values() if isinstance(thing, type)}
+    assert {kind for kind in raised if issubclass(kind, SignalboxError)} == known
+
+
+def test_headers_say_when_and_how_to_come_again() -> None:
+    """Whole seconds, rounded up; and which scheme takes the key."""
+    assert failure_of(Overloaded("full", retry_after_seconds=1.2)).headers == {"Retry-After": "2"}
+    assert failure_of(AccessRefused("no", identified=False)).headers == {"WWW-Authenticate": "Bearer"}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ModelFailed("RuntimeError: secret", model="digits", version="4"),
+        ValueError("secret"),
+        SignalboxError("secret"),
+    ],
+)
+def test_answer_keeps_the_details_for_the_log_when_nobody_foresaw_the_error(error: Exception) -> None:
+    """What a model raised, or we did, is not the caller's to read."""
+    failure = failure_of(error)
+    assert failure.status == 500
+    assert "secret" not in failure.message
+    assert "X-Request-Id" in failure.message
+
+
+def test_answer_names_the_version_when_a_model_failed() -> None:
+    """So that its owner can be asked."""
+    message = failure_of(ModelFailed("x", model="digits", version="4")).message
+    assert message.startswith("version 4 of 'digits' failed on this request")

@@ -1,0 +1,259 @@
+"""One promotion whoever asked: the request, who works on it, and what the verdict leaves everywhere."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from flows.rollout.outcome import Outcome, Verdict
+from flows.rollout.promotion import Asked, record, tidy
+from serving.core.errors import ChangeRefused
+from serving.core.model import Tag
+from serving.store import audit, rollouts
+from serving.store.leases import Lease
+from serving.store.rollouts import Entry, State
+from tests.flows.rollout.line import MODEL, WORKER, WORSE, Judgement, Line
+from tests.flows.rollout.registrar import Registrar
+from tests.mlflow_double import Fault
+
+SECOND = timedelta(seconds=1)
+
+
+def recorded(line: Line, asked: Asked) -> Entry | Outcome:
+    return record(line.engine, line.registry, asked, line.clock)
+
+
+def outcome_of(line: Line, asked: Asked) -> Outcome:
+    found = recorded(line, asked)
+    assert isinstance(found, Outcome)
+    return found
+
+
+# The request
+
+
+@pytest.mark.parametrize(
+    ("model", "version", "sentence"),
+    [
+        pytest.param("nope", "2", "no version 2 of 'nope'; registered are digits", id="unknown model"),
+        pytest.param("nope", None, "no model 'nope'; registered are digits", id="unknown model, by alias"),
+        pytest.param(
+            MODEL, "9", "no version 9 of 'digits'; it has versions 1, 2, 3, 4", id="unknown version"
+        ),
+        pytest.param(MODEL, "two", "'two' is no version number; it has versions 1, 2", id="no number"),
+        pytest.param(MODEL, None, "'digits' has no alias challenger; name a version", id="no challenger"),
+        pytest.param("foreign", "1", "'foreign' is none of the models in SIGNALBOX_MODELS", id="not ours"),
+    ],
+)
+def test_request_is_refused_saying_what_exists(
+    line: Line, registrar: Registrar, model: str, version: str | None, sentence: str
+) -> None:
+    """Nothing is opened for a request that cannot stand."""
+    registrar.add("foreign", registrar.models[MODEL].versions["1"].source)
+    outcome = outcome_of(line, replace(line.ask(version), model=model))
+    assert outcome.verdict is Verdict.REFUSED
+    assert sentence in outcome.reason
+    assert rollouts.recent(line.engine) == []
+
+
+def test_request_is_refused_when_its_strategy_does_not_exist_yet(line: Line) -> None:
+    outcome = outcome_of(line, replace(line.ask(), strategy="staged"))
+    assert (outcome.verdict, outcome.rollout) == (Verdict.REFUSED, None)
+    assert outcome.reason == "strategy 'staged' does not exist yet; use direct"
+
+
+def test_request_means_the_challenger_when_it_names_no_version(line: Line, registrar: Registrar) -> None:
+    registrar.point(MODEL, "3", "challenger")
+    entry = recorded(line, line.ask(None))
+    assert isinstance(entry, Entry)
+    assert entry.rollout.version == "3"
+
+
+def test_request_joins_when_the_same_version_is_being_promoted(line: Line) -> None:
+    """Whoever asks second is answered by the first one's rollout."""
+    first = line.enter("2")
+    entry = recorded(line, line.ask("2", by="bob"))
+    assert isinstance(entry, Entry)
+    assert (entry.created, entry.rollout.id, entry.rollout.requested_by) == (False, first.id, "anna")
+
+
+def test_request_is_busy_naming_who_when_another_version_is_being_promoted(line: Line) -> None:
+    first = line.enter("2")
+    outcome = outcome_of(line, line.ask("3", by="bob"))
+    assert (outcome.verdict, outcome.is_good, outcome.rollout) == (Verdict.BUSY, False, first)
+    assert outcome.reason == (
+        f"version 2 of 'digits' is being promoted by anna (rollout {first.id}); ask again when it has ended"
+    )
+
+
+def test_request_is_answered_by_a_rollout_that_ended_after_it_was_made(line: Line) -> None:
+    """Of several who ask at once the slowest must not start a second one."""
+    asked = line.ask("2", by="slow")
+    line.clock.advance(1)
+    promoted = line.promote("2")
+    entry = recorded(line, asked)
+    assert isinstance(entry, Entry)
+    assert entry.rollout == promoted.rollout
+
+
+# What the verdict leaves
+
+
+def test_promotion_is_told_everywhere(line: Line, registrar: Registrar) -> None:
+    """Alias challenger gone, tags, notice, audit; the description of a good version stays its author's."""
+    registrar.point(MODEL, "2", "challenger")
+    registrar.descriptions["2"] = "Trained on Tuesday."
+    outcome = line.promote(None)
+    assert outcome.verdict is Verdict.PROMOTED
+    assert outcome.rollout is not None
+    assert registrar.models[MODEL].aliases == {"champion": "2"}
+    assert registrar.tags("2") == {
+        Tag.VALIDATION: "passed",
+        Tag.VERDICT: "promoted: version 1 before",
+        Tag.ROLLOUT: outcome.rollout.id,
+    }
+    assert registrar.descriptions["2"] == "Trained on Tuesday."
+    assert line.notices() == [("promoted", "2")]
+    assert [row.entry.actor for row in audit.tail(line.engine, action="promote")] == [
+        "anna",
+        *["promote:run-1"] * 5,
+    ]
+    line.assert_intact()
+
+
+def test_refusal_is_told_everywhere(line: Line, registrar: Registrar) -> None:
+    registrar.point(MODEL, "2", "challenger")
+    registrar.descriptions["2"] = "Trained on Tuesday."
+    line.judgement = WORSE
+    outcome = line.promote(None)
+    assert outcome.verdict is Verdict.REFUSED
+    assert registrar.models[MODEL].aliases == {"champion": "1"}
+    tags = registrar.tags("2")
+    assert (tags[Tag.VALIDATION], tags[Tag.VERDICT]) == ("failed", f"refused: {WORSE.reason}")
+    author, _, verdict = registrar.descriptions["2"].partition("\n\n")
+    assert author == "Trained on Tuesday."
+    assert verdict == f"Signalbox: refused {line.clock.now().isoformat(timespec='seconds')}: {WORSE.reason}"
+    assert line.notices() == [("refused", "2")]
+    line.assert_intact()
+
+
+def test_description_holds_the_last_verdict_alone_when_refused_twice(
+    line: Line, registrar: Registrar
+) -> None:
+    line.judgement = WORSE
+    line.promote("2")
+    line.clock.advance(1)
+    line.judgement = Judgement(passed=False, reason="hanging")
+    line.promote("2")
+    assert registrar.descriptions["2"].count("Signalbox:") == 1
+    assert registrar.descriptions["2"].endswith("hanging")
+    assert line.notices() == [("refused", "2"), ("refused", "2")]
+
+
+def test_challenger_set_meanwhile_is_kept_when_it_names_another_version(
+    line: Line, registrar: Registrar
+) -> None:
+    """It is a wish of its own, for tend to see."""
+    registrar.point(MODEL, "2", "challenger")
+    line.at["applied"] = lambda: registrar.point(MODEL, "3", "challenger")
+    assert line.promote(None).verdict is Verdict.PROMOTED
+    assert registrar.named(MODEL, "challenger") == "3"
+
+
+@pytest.mark.parametrize("fault", [Fault(500, where="set-tag"), Fault(500, where="registered-models/alias")])
+def test_verdict_stands_with_a_warning_when_the_registry_takes_no_writes(
+    line: Line, registrar: Registrar, fault: Fault
+) -> None:
+    """The store has the verdict; the registry is told by the next one who tidies."""
+    registrar.point(MODEL, "2", "challenger")
+    line.judgement = WORSE
+    registrar.fault = fault
+    outcome = line.promote(None)
+    assert outcome.verdict is Verdict.REFUSED
+    assert outcome.rollout is not None
+    assert len(outcome.warnings) == 1
+    assert registrar.named(MODEL, "challenger") == "2"
+    registrar.fault = None
+    with line.guard.holding(MODEL, "tend:1") as lease:
+        assert tidy(outcome.rollout, line.registry, line.guard, lambda: lease) == ()
+    assert registrar.named(MODEL, "challenger") is None
+    assert registrar.tags("2")[Tag.VALIDATION] == "failed"
+
+
+def test_tidying_again_changes_nothing(line: Line, registrar: Registrar) -> None:
+    outcome = line.promote("2")
+    assert outcome.rollout is not None
+    writes = list(registrar.writes())
+    with line.guard.holding(MODEL, "tend:1") as lease:
+        assert tidy(outcome.rollout, line.registry, line.guard, lambda: lease) == ()
+    assert registrar.writes() == writes
+
+
+def test_outcome_is_told_when_the_lease_was_taken_before_the_registry_heard(
+    line: Line, registrar: Registrar
+) -> None:
+    """A pre-empted run ends with its verdict and a warning, not with an exception."""
+    registrar.point(MODEL, "2", "challenger")
+    line.at["alias moved"] = line.roll_back
+    outcome = line.promote(None)
+    assert outcome.verdict is Verdict.ROLLED_BACK
+    assert "the registry was not told" in outcome.warnings[0]
+    assert WORKER in outcome.warnings[0]
+    assert line.notices() == [("refused", "2")]
+
+
+# Who works on it
+
+
+def test_run_joins_when_the_rollout_ended_while_it_waited(line: Line, registrar: Registrar) -> None:
+    """It reports the verdict of the run it waited for."""
+    rollout = line.enter("2")
+    held = line.leases.acquire(f"model:{MODEL}", "promote:first")
+    assert isinstance(held, Lease)
+    line.meanwhile = lambda: rollouts.finish(
+        line.engine, rollout, State.REFUSED, "worse", "promote:first", line.clock.now(), None
+    )
+    outcome = line.carry_on(rollout)
+    assert (outcome.verdict, outcome.is_good) == (Verdict.JOINED, True)
+    assert outcome.reason == f"rollout {rollout.id} of the same version answers this: refused, worse"
+
+
+def test_run_joins_naming_the_holder_when_another_works_on_it(line: Line) -> None:
+    rollout = line.enter("2")
+    held = line.leases.acquire(f"model:{MODEL}", "promote:first")
+    assert isinstance(held, Lease)
+    line.meanwhile = lambda: line.leases.renew(held)
+    outcome = line.carry_on(rollout)
+    assert outcome.verdict is Verdict.JOINED
+    assert outcome.reason == f"rollout {rollout.id} is worked on by promote:first"
+    assert line.rollouts()[0].state is State.OPEN
+
+
+def test_run_finds_the_verdict_when_the_rollout_ended_before_it_got_the_lease(line: Line) -> None:
+    rollout = line.enter("2")
+    promoted = line.carry_on(rollout)
+    outcome = line.carry_on(rollout)
+    assert (outcome.verdict, outcome.rollout) == (Verdict.JOINED, promoted.rollout)
+    assert len(line.rollouts()) == 1
+
+
+def test_lease_is_free_when_a_run_has_ended(line: Line) -> None:
+    """Whatever came of it: the next one waits for nobody."""
+    line.judgement = WORSE
+    line.promote("2")
+    with line.guard.holding(MODEL, "tend:1"):
+        pass
+    held = line.leases.acquire(f"model:{MODEL}", "promote:other")
+    assert isinstance(held, Lease)
+    with pytest.raises(ChangeRefused), line.guard.holding(MODEL, "tend:2"):
+        pass
+
+
+def test_requested_again_after_a_refusal_a_version_is_judged_again(line: Line) -> None:
+    """Asked on purpose, a verdict of before is no answer."""
+    line.judgement = WORSE
+    assert line.promote("2").verdict is Verdict.REFUSED
+    line.clock.advance(1)
+    line.judgement = Judgement()
+    assert line.promote("2").verdict is Verdict.PROMOTED
+    assert [rollout.state for rollout in line.rollouts()] == [State.REFUSED, State.PROMOTED]

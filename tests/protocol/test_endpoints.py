@@ -1,0 +1,170 @@
+"""The Open Inference Protocol's other calls, over the whole application."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.mlflow_double import MlflowDouble
+from tests.models import onnx_adder, onnx_wrong_shape
+from tests.station import ADMIN, Station, station
+from tests.story import eventually, story
+
+
+@pytest.fixture
+def double(double: MlflowDouble, tmp_path: Path) -> MlflowDouble:
+    double.add("m", *[onnx_adder(tmp_path / "models" / str(n), float(n)) for n in (1, 2)])
+    double.add("m", onnx_wrong_shape(tmp_path / "models" / "3"))
+    double.add("idle", onnx_adder(tmp_path / "models" / "idle"))
+    double.point("m", "2")
+    double.point("m", "1", "shadow")
+    return double
+
+
+async def get(server: Station, path: str) -> tuple[int, Any]:
+    answer = await server.http.get(path)
+    return answer.status_code, answer.json()
+
+
+@story
+async def test_server_metadata_names_what_it_can(home: Path, double: MlflowDouble) -> None:
+    """With and without the last slash."""
+    async with station(home, double) as server:
+        for path in ("/v2", "/v2/"):
+            status, body = await get(server, path)
+            assert status == 200
+            assert body["name"] == "signalbox"
+            assert body["extensions"] == ["model_repository"]
+
+
+@pytest.mark.parametrize(
+    ("place", "version"),
+    [
+        ("", "2"),
+        ("/versions/2", "2"),
+        ("/versions/champion", "2"),
+        ("/versions/1", "1"),
+        ("/versions/shadow", "1"),
+    ],
+)
+@story
+async def test_metadata_is_of_the_version_addressed(
+    home: Path, double: MlflowDouble, place: str, version: str
+) -> None:
+    """By name, number and alias; so is ready."""
+    async with station(home, double) as server:
+        await server.serves("2")
+        await server.serves("1", address="shadow")
+        status, body = await get(server, f"/v2/models/m{place}")
+        assert status == 200
+        assert (body["name"], body["versions"], body["platform"]) == ("m", ["1", "2"], "onnx_onnxv1")
+        assert body["inputs"] == [{"name": "x", "datatype": "FP32", "shape": [-1, 3]}]
+        assert body["outputs"] == [{"name": "y", "datatype": "FP32", "shape": [-1, 3]}]
+        assert body["properties"]["version"] == version
+        assert await get(server, f"/v2/models/m{place}/ready") == (200, {"name": "m", "ready": True})
+
+
+@pytest.mark.parametrize("call", ["", "/ready"])
+@pytest.mark.parametrize(
+    ("model", "place", "exists"),
+    [("nope", "", "available: m"), ("m", "/versions/9", "champion"), ("m", "/versions/v2", "champion")],
+)
+@story
+async def test_address_that_does_not_exist_is_404_naming_what_does(
+    home: Path, double: MlflowDouble, call: str, model: str, place: str, exists: str
+) -> None:
+    """Every call alike."""
+    async with station(home, double) as server:
+        await server.serves("2")
+        status, body = await get(server, f"/v2/models/{model}{place}{call}")
+        assert status == 404
+        assert exists in body["error"]
+
+
+@story
+async def test_index_tells_the_state_of_every_version_in_question(home: Path, double: MlflowDouble) -> None:
+    """What is served is ready; what is wanted and refused is not, and says why."""
+    async with station(home, double) as server:
+        await server.serves("2")
+        await server.serves("1", address="shadow")
+        double.point("m", "3", "challenger")
+        await server.refuses("3", "self-test", alias="challenger")
+
+        async def index(content: bytes) -> Any:
+            return (await server.http.post("/v2/repository/index", content=content)).json()
+
+        async def is_told() -> bool:
+            return [entry["state"] for entry in await index(b"")] == ["READY", "READY", "UNAVAILABLE"]
+
+        await eventually(is_told, "the index is complete")
+        entries = await index(b"")
+        assert [(entry["name"], entry["version"]) for entry in entries] == [
+            ("m", "1"),
+            ("m", "2"),
+            ("m", "3"),
+        ]
+        assert "self-test" in entries[2]["reason"]
+        assert [entry["version"] for entry in await index(b'{"ready": true}')] == ["1", "2"]
+        assert len(await index(b'{"ready": false}')) == 3
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"7", b"\xff"])
+@story
+async def test_index_is_refused_when_its_options_are_no_object(
+    home: Path, double: MlflowDouble, content: bytes
+) -> None:
+    """400, not 500."""
+    async with station(home, double) as server:
+        answer = await server.http.post("/v2/repository/index", content=content)
+        assert answer.status_code == 400
+        assert "the body must be empty or" in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/nope", 404),
+        ("GET", "/v2/nope", 404),
+        ("GET", "/v2/models/m/nope", 404),
+        ("GET", "/api/v2/nope", 404),
+        ("POST", "/v2/health/live", 405),
+        ("DELETE", "/v2/models/m", 405),
+        ("GET", "/v2/repository/index", 405),
+        ("GET", "/v2/models/m/infer", 405),
+        ("PUT", "/v2/models/m/infer", 405),
+        ("GET", "/api/v2/rollback", 405),
+        ("GET", "/api/v2/webhooks/mlflow", 405),
+        ("GET", "/api/v2/audit?limit=0", 400),
+        ("GET", "/api/v2/audit?limit=many", 400),
+        ("GET", "/api/v2/rollback/nope", 404),
+    ],
+)
+@story
+async def test_every_error_has_its_status_and_one_form(
+    home: Path, double: MlflowDouble, method: str, path: str, status: int
+) -> None:
+    """Unknown routes and wrong methods included."""
+    async with station(home, double) as server:
+        answer = await server.http.request(method, path, headers=ADMIN)
+        assert answer.status_code == status
+        assert list(answer.json()) == ["error"]
+        assert isinstance(answer.json()["error"], str)
+        assert answer.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/docs", "/openapi.json"])
+@story
+async def test_reading_about_the_server_is_open(home: Path, double: MlflowDouble, path: str) -> None:
+    """On loopback."""
+    async with station(home, double) as server:
+        assert (await server.http.get(path)).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/api/v2/audit", "/api/v2/rollback/1"])
+@story
+async def test_reading_what_was_done_needs_a_key(home: Path, double: MlflowDouble, path: str) -> None:
+    """401 without, in the one form."""
+    async with station(home, double) as server:
+        answer = await server.http.get(path)
+        assert answer.status_code == 401
+        assert list(answer.json()) == ["error"]
