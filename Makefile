@@ -1,5 +1,5 @@
 # Every target may be run again at any time. PYTHON=... chooses the interpreter of .venv.
-.PHONY: setup test demo up down lint bench
+.PHONY: setup test demo up down lint
 
 STAMP = .venv/.installed
 
@@ -36,6 +36,3 @@ up: setup
 
 down: setup
 	.venv/bin/signalbox down
-
-bench: setup
-	.venv/bin/python -m benchmarks

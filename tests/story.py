@@ -24,10 +24,10 @@ def story(test: Callable[Args, Awaitable[None]]) -> Callable[Args, None]:
 
 
 async def eventually(condition: Callable[[], Awaitable[object] | object], what: str) -> None:
-    """Return as soon as `condition` is true; fails naming `what` after 10 s."""
+    """Return as soon as `condition` is true; fails naming `what` after 20 s."""
     never = asyncio.Event()
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             while True:
                 met = condition()
                 if await met if isinstance(met, Awaitable) else met:

@@ -159,6 +159,18 @@ def test_deployments_are_left_alone_when_nothing_changed(prefect_server: Prefect
     assert (Home(prefect_server.home).run / "deployments.json").stat().st_mtime_ns == written
 
 
+@pytest.mark.slow
+def test_tend_completes_when_its_minute_comes(prefect_server: PrefectServer) -> None:
+    """A scheduled run is carried out by the worker, and says what it did."""
+
+    def completed() -> list[dict[str, Any]]:
+        runs = prefect_server.runs("tend")
+        return [run for run in runs if run["auto_scheduled"] and run["state_type"] == "COMPLETED"]
+
+    until(completed, "a scheduled run of tend completed", seconds=120, context=prefect_server.explain)
+    assert completed()[0]["state"]["message"]
+
+
 def test_deployments_come_back_when_one_was_deleted(prefect_server: PrefectServer) -> None:
     """What somebody deleted in Prefect is there again after the next `up`."""
     identity = _deployed(prefect_server)["process-alerts"]["id"]
@@ -176,18 +188,6 @@ def test_abandoned_run_is_declared_crashed_when_its_worker_is_gone(prefect_serve
     assert declare_abandoned(settings, "another worker") == 0, "our worker is alive and may have it"
     assert declare_abandoned(settings, worker_name(settings)) >= 1
     assert prefect_server.call("GET", f"/flow_runs/{run['id']}")["state_type"] == "CRASHED"
-
-
-@pytest.mark.slow
-def test_tend_completes_when_its_minute_comes(prefect_server: PrefectServer) -> None:
-    """A scheduled run is carried out by the worker, and says what it did."""
-
-    def completed() -> list[dict[str, Any]]:
-        runs = prefect_server.runs("tend")
-        return [run for run in runs if run["auto_scheduled"] and run["state_type"] == "COMPLETED"]
-
-    until(completed, "a scheduled run of tend completed", seconds=120, context=prefect_server.explain)
-    assert completed()[0]["state"]["message"]
 
 
 def test_work_goes_on_when_worker_and_server_were_killed(prefect_server: PrefectServer) -> None:
