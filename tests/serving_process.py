@@ -25,6 +25,8 @@ from tests.waiting import until
 ROOT = Path(__file__).parents[1]
 READY_SECONDS = 60.0
 STOP_SECONDS = 30.0
+# Nobody listens there: a test must not start promotions in a stack that runs beside it.
+NO_PREFECT = "http://127.0.0.1:9/api"
 # What `up` sets too; see CONTRIBUTING.md.
 _MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 
@@ -201,6 +203,7 @@ class ServingProcess:
             "mlflow_url": self.mlflow_url,
             "models": self.models,
             "poll_seconds": 0.25,
+            "prefect_api_url": NO_PREFECT,
             "threads": 1,
             **self.settings,
         }

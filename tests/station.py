@@ -106,7 +106,12 @@ async def station(
     home: Path, double: MlflowDouble, *, clock: Clock | None = None, **settings: Any
 ) -> AsyncIterator[Station]:
     """A server that polls as fast as a test needs."""
-    quick: dict[str, Any] = {"poll_seconds": 0.03, "threads": 1, "mlflow_url": double.url}
+    quick: dict[str, Any] = {
+        "poll_seconds": 0.03,
+        "threads": 1,
+        "mlflow_url": double.url,
+        "prefect_api_url": "http://127.0.0.1:9/api",  # nobody listens there
+    }
     chosen = ServingSettings(home=home, **(quick | settings))
     engine = open_engine(chosen.database_url)
     try:

@@ -76,15 +76,15 @@ def test_one_rollout_answers_everybody_when_all_ask_at_once(promotions: Promotio
         typed = together.submit(promotions.signalbox, "promote", model.name, "2")
         by_api = together.submit(promotions.run, PROMOTE, model=model.name, version=2)
         by_tend = together.submit(promotions.run, "reconcile")
-        assert typed.result().returncode == 0, typed.result().stderr
+        assert (typed.result().returncode, typed.result().stderr) == (0, ""), typed.result()
     promotions.assert_promoted(model, "2")
     assert len(promotions.rollouts(model)) == 1
     assert promotions.champion_moves(model) == [("1", "2")]
     until(
         lambda: len(promotions.prefect.runs(PROMOTE, model=model.name)) >= 3,
         "event, command line and API have a run each",
-        seconds=PROMOTION_SECONDS,
-        context=promotions.prefect.explain,
+        seconds=30,
+        context=lambda: str([r["parameters"] for r in promotions.prefect.runs(PROMOTE)]),
     )
     ends = [promotions.ended(run["id"]) for run in promotions.prefect.runs(PROMOTE, model=model.name)]
     assert {run["state_type"] for run in ends} == {"COMPLETED"}
