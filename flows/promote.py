@@ -42,20 +42,22 @@ def promote_model(
     max_memory_mb: Number = None,
 ) -> State[Any]:
     """Validate `version` (by default the one alias `challenger` names) and make it the champion."""
-    policy = _numbers(
-        min_accuracy=min_accuracy,
-        max_accuracy_drop=max_accuracy_drop,
-        max_p95_ms=max_p95_ms,
-        max_memory_mb=max_memory_mb,
-    )
-    asked = Asked(
-        model=model,
-        version=_text(version),
-        asked_at=_moment(asked_at),
-        by=_text(requested_by) or f"unverified:{getpass.getuser()}",
-        strategy=_text(strategy) or "direct",
-        policy=policy,
-    )
+    try:
+        asked = Asked(
+            model=model,
+            version=_text(version),
+            asked_at=_moment(asked_at),
+            by=_text(requested_by) or f"unverified:{getpass.getuser()}",
+            strategy=_text(strategy) or "direct",
+            policy=_numbers(
+                min_accuracy=min_accuracy,
+                max_accuracy_drop=max_accuracy_drop,
+                max_p95_ms=max_p95_ms,
+                max_memory_mb=max_memory_mb,
+            ),
+        )
+    except ValueError as error:
+        return Failed(name="Refused", message=f"a parameter cannot be read: {error}")
     with wired() as wiring:
         try:
             outcome = _promote(wiring, asked)

@@ -21,6 +21,10 @@ from serving.store import sightings
 log = logging.getLogger(__name__)
 
 EVENT = "signalbox.challenger.set"
+# Prefect on SQLite answers so to what comes at the same moment as another write; the event's id makes
+# posting it again harmless.
+_BUSY = (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE)
+_RETRY_SECONDS = (0.2, 1.0, 3.0)
 
 
 class Announcer:
@@ -64,6 +68,11 @@ class Announcer:
     async def _post(self, event: dict[str, Any]) -> None:
         try:
             response = await self._client.post("/events", json=[event])
+            for wait_seconds in _RETRY_SECONDS:
+                if response.status_code not in _BUSY:
+                    break
+                await asyncio.sleep(wait_seconds)
+                response = await self._client.post("/events", json=[event])
             response.raise_for_status()
         except httpx.HTTPError as error:
             log.warning("event_not_posted event=%s reason=%r", event["event"], error)

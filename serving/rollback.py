@@ -12,6 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import uuid4
 
+from serving.candidate import in_thread
 from serving.core.clock import Clock
 from serving.core.errors import ChangeRefused, NotServed, SignalboxError, StoreUnavailable
 from serving.core.model import Alias
@@ -30,6 +31,7 @@ from serving.watch import AnswerWindow, Evidence
 log = logging.getLogger(__name__)
 
 WATCH_ACTOR = "serving:watch"
+_CHECK_SECONDS = 10.0
 
 
 class Strategy(StrEnum):
@@ -195,7 +197,12 @@ class Rollbacks:
 
     async def _check(self, target: LoadedVersion) -> None:
         """The target must still pass its self-test: never go back to a version that is broken itself."""
-        tested = await asyncio.to_thread(self_test, target.model, target.artifact)
+        try:
+            async with asyncio.timeout(_CHECK_SECONDS):
+                tested = await in_thread(lambda: self_test(target.model, target.artifact), lambda _: None)
+        except TimeoutError:
+            problem = f"version {target.ref.version} did not answer its self-test within {_CHECK_SECONDS:g} s"
+            raise ChangeRefused(problem) from None
         if tested.verdict is Verdict.FAILED:
             raise ChangeRefused(f"version {target.ref.version} fails its own self-test: {tested.reason}")
 

@@ -7,6 +7,7 @@ made by hand: one out-of-band record. Level-triggered: looked at after each turn
 import asyncio
 import logging
 from dataclasses import replace
+from enum import StrEnum
 
 from sqlalchemy import Engine
 
@@ -25,6 +26,13 @@ log = logging.getLogger(__name__)
 
 _FIRST_RETRY_SECONDS = 1.0
 _LONGEST_RETRY_SECONDS = 30.0
+
+
+class _Step(StrEnum):
+    """Two kinds of work that back off apart: a rollback's write must not wait for the books."""
+
+    CHAMPION = "champion"
+    BOOKS = "books"
 
 
 class WriteBack:
@@ -48,55 +56,66 @@ class WriteBack:
         self._holder = holder
         self._clock = clock
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._not_before: dict[str, float] = {}
-        self._failures: dict[str, int] = {}
+        self._not_before: dict[tuple[str, _Step], float] = {}
+        self._failures: dict[tuple[str, _Step], int] = {}
 
     def consider(self, model: FollowedModel) -> None:
         """Start what is due for a model whose registry state was just read."""
         task = self._tasks.get(model.name)
         if task is not None and not task.done():
             return
-        if self._clock.monotonic() < self._not_before.get(model.name, 0.0):
-            return
-        if self._is_due(model):
-            self._tasks[model.name] = asyncio.create_task(self._tend(model))
+        now = self._clock.monotonic()
+        due = [
+            step
+            for step in _Step
+            if now >= self._not_before.get((model.name, step), 0.0) and self._is_due(model, step)
+        ]
+        if due:
+            self._tasks[model.name] = asyncio.create_task(self._tend(model, due))
 
     async def close(self) -> None:
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
-    def _is_due(self, model: FollowedModel) -> bool:
+    def _is_due(self, model: FollowedModel, step: _Step) -> bool:
+        if step is _Step.CHAMPION:
+            return bool(self._champion_wishes(model))
         return (
             self._must_record(model)
-            or bool(self._champion_wishes(model))
             or self._previous_wish(model) is not None
             or self._must_warm_previous(model)
         )
 
-    async def _tend(self, model: FollowedModel) -> None:
-        try:
-            if self._must_record(model):
-                await self._record_hand(model)
-            for wish in self._champion_wishes(model):
-                await self._write(wish, preempt=True)
-            if self._must_warm_previous(model):
-                await self._warm_previous(model)
-            if (previous := self._previous_wish(model)) is not None:
-                await self._write(previous, preempt=False)
-            self._failures.pop(model.name, None)
-        except SignalboxError as error:
-            self._back_off(model.name, error)
-        except Exception as error:  # a task edge: the next turn tries again
-            log.exception("write_back_failed model=%s", model.name)
-            self._back_off(model.name, error)
+    async def _tend(self, model: FollowedModel, due: list[_Step]) -> None:
+        for step in due:
+            try:
+                await (self._tell_champion(model) if step is _Step.CHAMPION else self._keep_books(model))
+                self._failures.pop((model.name, step), None)
+            except SignalboxError as error:
+                self._back_off(model.name, step, error)
+            except Exception as error:  # a task edge: the next turn tries again
+                log.exception("write_back_failed model=%s", model.name)
+                self._back_off(model.name, step, error)
 
-    def _back_off(self, model: str, error: Exception) -> None:
-        failures = self._failures.get(model, 0) + 1
-        self._failures[model] = failures
+    async def _tell_champion(self, model: FollowedModel) -> None:
+        for wish in self._champion_wishes(model):
+            await self._write(wish, preempt=True)
+
+    async def _keep_books(self, model: FollowedModel) -> None:
+        if self._must_record(model):
+            await self._record_hand(model)
+        if self._must_warm_previous(model):
+            await self._warm_previous(model)
+        if (wish := self._previous_wish(model)) is not None:
+            await self._write(wish, preempt=False)
+
+    def _back_off(self, model: str, step: _Step, error: Exception) -> None:
+        failures = self._failures.get((model, step), 0) + 1
+        self._failures[model, step] = failures
         wait_seconds = min(_FIRST_RETRY_SECONDS * 2 ** (failures - 1), _LONGEST_RETRY_SECONDS)
-        self._not_before[model] = self._clock.monotonic() + wait_seconds
-        log.warning("write_back_waits model=%s seconds=%.0f reason=%s", model, wait_seconds, error)
+        self._not_before[model, step] = self._clock.monotonic() + wait_seconds
+        log.warning("write_back_waits model=%s step=%s seconds=%.0f %s", model, step, wait_seconds, error)
 
     def _must_record(self, model: FollowedModel) -> bool:
         named = model.registered.aliases.get(Alias.CHAMPION) if model.registered else None

@@ -60,11 +60,13 @@ class Room:
 
 
 @asynccontextmanager
-async def room(home: Path, *, status: int = 204, prefect_url: str | None = None) -> AsyncIterator[Room]:
+async def room(home: Path, *statuses: int, prefect_url: str | None = None) -> AsyncIterator[Room]:
+    """`statuses` are Prefect's first answers, one per request; later ones are 204."""
     clock = ManualClock()
+    coming = iter(statuses)
 
     def accept(_: Asked) -> tuple[int, Any]:
-        return status, ""
+        return next(coming, 204), ""
 
     engine = open_engine(f"sqlite:///{home / 'signalbox.db'}")
     ledger = Ledger(engine, Trail(engine, Journal(home / "journal.jsonl"), clock), clock)
@@ -131,12 +133,22 @@ async def test_sighting_is_forgotten_when_the_alias_went_while_nobody_looked(hom
 @story
 async def test_sighting_is_kept_when_prefect_refuses_the_event(home: Path) -> None:
     """It is only a hint: tend finds the sighting."""
-    async with room(home, status=500) as here:
+    async with room(home, 500, 500) as here:
         await here.finds("2")
         await eventually(lambda: here.posted() == ["2"], "the event was tried")
         here.look("2")
         await here.finds("3")
         await eventually(lambda: here.posted() == ["2", "3"], "each was tried once")
+
+
+@story
+async def test_event_is_posted_again_when_prefect_is_busy(home: Path) -> None:
+    """Under the same id, so that Prefect takes it for one."""
+    async with room(home, 503) as here:
+        await here.finds("2")
+        await eventually(lambda: len(here.events()) == 2, "a second try")
+        first, second = here.events()
+        assert first == second
 
 
 @story

@@ -3,6 +3,7 @@
 Every failure leaves as one `CommandFailed` whose sentence names the API and the next step.
 """
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ POOL = "signalbox"
 _PAGE = 200
 # States of a run that has a process, or is about to get one.
 _BEGUN = ("PENDING", "RUNNING", "CANCELLING")
+# On SQLite, Prefect answers 503 while others write; nothing was done then, so asking again is safe.
+_BUSY_PAUSES_SECONDS = (0.2, 0.5, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,11 @@ class Orchestration:
         url = str(self._client.base_url).rstrip("/")
         try:
             answer = self._client.request(method, path, json=body)
+            for pause_seconds in _BUSY_PAUSES_SECONDS:
+                if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                    break
+                time.sleep(pause_seconds)
+                answer = self._client.request(method, path, json=body)
         except httpx.HTTPError as error:
             reason = str(error) or type(error).__name__
             step = "start it with 'signalbox up', or correct SIGNALBOX_PREFECT_API_URL"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import httpx
 from sqlalchemy import Engine, update
 
 from serving.core.model import Alias
@@ -54,9 +55,17 @@ class Promotions:
         """Have Prefect run a deployment, as its UI and API do."""
         name = f"{deployment}/{deployment}"
         identity = self.prefect.call("GET", f"/deployments/name/{name}")["id"]
-        created: dict[str, Any] = self.prefect.post(
-            f"/deployments/{identity}/create_flow_run", {"parameters": parameters}
-        )
+        url = f"{self.prefect.url}/deployments/{identity}/create_flow_run"
+        answers: list[httpx.Response] = []
+
+        def accepted() -> bool:  # on SQLite, Prefect answers 503 to what it could not write at once
+            asked = {"parameters": parameters}
+            answers.append(httpx.post(url, json=asked, trust_env=False, timeout=30.0))
+            return answers[-1].status_code != httpx.codes.SERVICE_UNAVAILABLE
+
+        until(accepted, f"Prefect accepts a run of {deployment}")
+        assert answers[-1].is_success, answers[-1].text
+        created: dict[str, Any] = answers[-1].json()
         return created
 
     def reconcile(self) -> str:

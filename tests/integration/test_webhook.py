@@ -14,7 +14,7 @@ import pytest
 from tests.integration.conftest import StartServing
 from tests.mlflow_registry import MlflowRegistry, RegisteredModel
 from tests.serving_process import ServingProcess
-from tests.waiting import holds
+from tests.waiting import holds, until
 
 pytestmark = [pytest.mark.integration, pytest.mark.fault("F10")]
 
@@ -78,6 +78,9 @@ def mlflow_delivers(registry: MlflowRegistry, rare_poll: ServingProcess) -> Iter
     events = [{"entity": "MODEL_VERSION_ALIAS", "action": action} for action in ("CREATED", "DELETED")]
     wanted = {"name": "replica", "url": rare_poll.url + PATH, "secret": SECRET, "events": events}
     created = registry.post("webhooks", {**wanted, "status": "ACTIVE"})
+    # MLflow looks at its list of webhooks anew only when that is a second old.
+    known_at = monotonic() + 1.5
+    until(lambda: monotonic() >= known_at, what="MLflow knows its new webhook")
     yield
     registry.call("DELETE", f"webhooks/{created['webhook']['webhook_id']}")
 

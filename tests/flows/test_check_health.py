@@ -1,0 +1,148 @@
+"""The functional level: measured through serving, told once, and nobody's failure is another's."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from flows.check_health import checked
+from flows.settings import FlowSettings
+from flows.wiring import Wiring
+from serving.core.clock import ManualClock
+from serving.core.health import Status
+from serving.core.model import Tag
+from serving.store import levels, outbox
+from serving.store.artifacts import ArtifactCache
+from serving.store.database import open_engine
+from serving.store.guard import Guard
+from serving.store.leases import Leases
+from serving.store.registry import Registry, connect
+from tests.flows.answers import Answers, Asked, answering
+from tests.mlflow_double import MlflowDouble
+
+LABELS = [0, 1, 1, 0]
+RIGHT = [[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [1.0, 0.0]]
+WRONG = [[0.0, 1.0], [1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]
+
+
+class Served:
+    """What serving answers with, whatever it is asked."""
+
+    def __init__(self) -> None:
+        self.output: Any = RIGHT
+        self.status = 200
+
+    def answer(self, _: Asked) -> tuple[int, Any]:
+        array = np.asarray(self.output)
+        output = {"name": "y", "datatype": "FP32", "shape": array.shape, "data": array.ravel().tolist()}
+        told = {"model_version": "1", "parameters": {"variant": "champion"}, "outputs": [output]}
+        return self.status, told if self.status == 200 else {"error": "it raised"}
+
+
+@pytest.fixture
+def served() -> Served:
+    return Served()
+
+
+@pytest.fixture
+def serving(served: Served) -> Iterator[Answers]:
+    with answering(served.answer) as answers:
+        yield answers
+
+
+@pytest.fixture
+def wiring(
+    home: Path, double: MlflowDouble, serving: Answers, store_template: Path, tmp_path: Path
+) -> Iterator[Wiring]:
+    """One model, `digits`, whose version 1 is the champion and declares a set of four rows."""
+    arrays: dict[str, Any] = {"input:x": np.zeros((4, 3), dtype=np.float32), "labels": np.asarray(LABELS)}
+    np.savez(tmp_path / "evaluation.npz", **arrays)
+    declare(double, "digits", tmp_path)
+    home.mkdir()
+    shutil.copy(store_template, home / "signalbox.db")
+    settings = FlowSettings(mlflow_url=double.url, serving_url=serving.url)
+    engine, clock = open_engine(settings.database_url), ManualClock()
+    with connect(settings) as client:
+        registry, leases = Registry(client, settings.serves), Leases(engine, clock)
+        cache = ArtifactCache(home / "cache", client, registry, 0)
+        guard = Guard(registry, engine, leases)
+        yield Wiring(settings, clock, engine, client, registry, cache, leases, guard)
+    engine.dispose()
+
+
+def declare(double: MlflowDouble, model: str, folder: Path) -> None:
+    double.add(model, folder)
+    double.point(model, "1")
+    double.models[model].tags[Tag.EVALUATION_SET] = f"mlflow-artifacts:/{model}/1/evaluation.npz"
+
+
+def level(wiring: Wiring) -> tuple[Status, str | None]:
+    [stored] = levels.all_levels(wiring.engine)
+    return stored.report.status, stored.version
+
+
+def test_level_is_healthy_when_the_answers_are_right(wiring: Wiring, serving: Answers) -> None:
+    """Asked over the protocol every client uses; the first result is the baseline."""
+    assert checked(wiring) == ["digits: healthy, accuracy 1.000 on 4 declared rows"]
+    assert level(wiring) == (Status.HEALTHY, "1")
+    [asked] = serving.asked
+    assert asked.path == "/v2/models/digits/infer"
+    assert asked.body["inputs"][0]["shape"] == [4, 3]
+
+
+@pytest.mark.parametrize("failing", ["accuracy", "no answer"])
+def test_people_are_told_once_when_the_level_turns_critical(
+    wiring: Wiring, served: Served, failing: str
+) -> None:
+    """Not every minute for as long as it lasts; well again and critical again, they are told again."""
+    for _ in range(2):
+        checked(wiring)
+        served.output, served.status = (WRONG, 200) if failing == "accuracy" else (RIGHT, 500)
+        for _ in range(3):
+            assert "digits: critical" in checked(wiring)[0]
+            for row in outbox.pending(wiring.engine, wiring.clock.now(), 10):
+                outbox.delivered(wiring.engine, row.id, "log", wiring.clock.now())
+        served.output, served.status = RIGHT, 200
+    told = [row.notice.kind for row in outbox.recent(wiring.engine, 10)]
+    assert told == ["health_critical"] * 2
+
+
+@pytest.mark.parametrize(
+    ("model_type", "output"), [("predictor", [0.5, 1.0, 1.5, 2.0]), (None, [[0.5], [1.0], [1.5], [2.0]])]
+)
+def test_level_is_not_measured_when_the_model_is_no_classifier(
+    wiring: Wiring, served: Served, double: MlflowDouble, model_type: str | None, output: Any
+) -> None:
+    """A prediction is not a wrong class: no critical level is made up for it."""
+    served.output = output
+    if model_type is not None:
+        double.models["digits"].tags[Tag.MODEL_TYPE] = model_type
+    assert checked(wiring) == ["digits: not measured, only a classifier has an accuracy"]
+    assert levels.all_levels(wiring.engine) == []
+
+
+def test_others_are_measured_when_one_set_cannot_be_used(
+    wiring: Wiring, served: Served, double: MlflowDouble, tmp_path: Path
+) -> None:
+    declare(double, "a-broken-one", tmp_path)
+    double.models["a-broken-one"].tags[Tag.EVALUATION_SET] = "mlflow-artifacts:/digits/1/none.npz"
+    double.add("undeclared", tmp_path)
+    double.point("undeclared", "1")
+    first, *others = checked(wiring)
+    assert first.startswith("a-broken-one: not measured, there is no evaluation set at")
+    assert others == [
+        "digits: healthy, accuracy 1.000 on 4 declared rows",
+        "undeclared: no evaluation set is declared",
+    ]
+
+
+def test_level_is_not_measured_when_the_answer_does_not_fit_the_labels(
+    wiring: Wiring, served: Served
+) -> None:
+    """One model's odd output ends nobody else's check."""
+    served.output = [[1.0, 0.0]]
+    [sentence] = checked(wiring)
+    assert sentence == "digits: not measured, the output has shape [1, 2] for 4 rows"
