@@ -21,7 +21,7 @@ from flows.health.probe import Answered, Unanswered, ask, client
 from flows.wiring import Wiring, wired
 from serving.core.errors import NotServed, RegistryUnavailable, SignalboxError
 from serving.core.health import Level, LevelReport, Status
-from serving.core.model import Alias, Tag, VersionRef
+from serving.core.model import Alias, Tag, Variant, VersionRef
 from serving.store import levels, outbox, reports
 from serving.store.database import writing
 from serving.store.levels import StoredLevel
@@ -68,6 +68,12 @@ def _checked(wiring: Wiring, serving: Any, model: RegisteredModel) -> Iterator[s
         return
     rows = min(_ROWS, evaluation.rows)
     answer = ask(serving, model.name, {name: array[:rows] for name, array in evaluation.inputs.items()})
+    if isinstance(answer, Unanswered) and answer.is_down:  # says nothing of the model; serving's own alarm
+        yield f"{model.name}: not measured, {answer.problem}"
+        return
+    if isinstance(answer, Answered) and answer.variant == Variant.FALLBACK:
+        stand_in = f"version {answer.version} had to answer in place of the champion"
+        answer = Unanswered(stand_in, is_down=False)
     if isinstance(answer, Answered) and (problem := _unscorable(model, answer, evaluation.labels[:rows])):
         yield f"{model.name}: not measured, {problem}"
         return
@@ -99,7 +105,7 @@ def _report(
 ) -> tuple[LevelReport, str | None]:
     now = wiring.clock.now()
     if isinstance(answer, Unanswered):
-        return unanswered(answer.problem, now), None
+        return unanswered(answer.problem, now), model.aliases[Alias.CHAMPION]
     accuracy = points(Metric.ACCURACY, answer.output, labels) / len(labels)
     earlier = reports.latest(wiring.engine, KIND, model.name, answer.version)
     if earlier is None:

@@ -9,10 +9,11 @@ from typing import Any
 
 from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
-from prefect.states import Completed
+from prefect.states import Completed, Failed
 
 from flows.alerts.delivery import Delivered, deliver
 from flows.wiring import Wiring, notifiers, wired
+from serving.core.errors import StoreUnavailable
 from serving.store.outbox import Severity
 
 _LEVELS = {
@@ -29,7 +30,10 @@ def process_alerts() -> State[None]:
     """Deliver the notices that are due; the run's message says what was delivered and what was kept."""
     with wired() as wiring:
         log = get_run_logger()
-        done = deliver_notices(wiring, log)
+        try:
+            done = deliver_notices(wiring, log)
+        except StoreUnavailable as error:
+            return Failed(name="Unavailable", message=str(error))
         log.info(done.sentence())
     return Completed(message=done.sentence())
 

@@ -7,6 +7,7 @@ that serving posts when alias `challenger` is set, by `tend`, by the command lin
 import getpass
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,6 +16,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
+from flows.catalog.policy import ValidationPolicy
 from flows.rollout.direct import Parts
 from flows.rollout.keeper import holder_of
 from flows.rollout.outcome import Outcome, Verdict
@@ -43,28 +45,31 @@ def promote_model(
 ) -> State[Any]:
     """Validate `version` (by default the one alias `challenger` names) and make it the champion."""
     try:
+        limits = _numbers(
+            min_accuracy=min_accuracy,
+            max_accuracy_drop=max_accuracy_drop,
+            max_p95_ms=max_p95_ms,
+            max_memory_mb=max_memory_mb,
+        )
         asked = Asked(
             model=model,
             version=_text(version),
             asked_at=_moment(asked_at),
             by=_text(requested_by) or f"unverified:{getpass.getuser()}",
             strategy=_text(strategy) or "direct",
-            policy=_numbers(
-                min_accuracy=min_accuracy,
-                max_accuracy_drop=max_accuracy_drop,
-                max_p95_ms=max_p95_ms,
-                max_memory_mb=max_memory_mb,
-            ),
+            policy=limits,
         )
     except ValueError as error:
-        return Failed(name="Refused", message=f"a parameter cannot be read: {error}")
+        outcome = Outcome(Verdict.REFUSED, f"a parameter cannot be used: {error}")
+        publish(outcome, model)
+        return final_state(outcome)
     with wired() as wiring:
         try:
             outcome = _promote(wiring, asked)
         except (RegistryUnavailable, StoreUnavailable) as error:
             # What was begun stays open in the store: the next run takes it up.
             outcome = Outcome(Verdict.UNAVAILABLE, str(error))
-    publish(outcome, asked)
+    publish(outcome, model)
     return final_state(outcome)
 
 
@@ -81,11 +86,11 @@ def _promote(wiring: Wiring, asked: Asked) -> Outcome:
     return work(entry.rollout, parts, wiring.leases, holder, log.info)
 
 
-def publish(outcome: Outcome, asked: Asked) -> None:
+def publish(outcome: Outcome, model: str) -> None:
     """Leave the report where Prefect's users look for it."""
-    key = re.sub(r"[^a-z0-9]+", "-", asked.model.lower()).strip("-") or "model"
+    key = re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-") or "model"
     create_markdown_artifact(
-        key=f"promotion-{key}", markdown=outcome_markdown(outcome, asked.model), description=outcome.reason
+        key=f"promotion-{key}", markdown=outcome_markdown(outcome, model), description=outcome.reason
     )
     if rows := checks_of(outcome):
         create_table_artifact(key=f"promotion-{key}-checks", table=rows, description="validation")
@@ -105,7 +110,11 @@ def _text(value: object) -> str | None:
 
 
 def _numbers(**given: Number) -> Mapping[str, float]:
-    return {name: float(text) for name, value in given.items() if (text := _text(value)) is not None}
+    limits: dict[str, Any] = {
+        name: float(text) for name, value in given.items() if (text := _text(value)) is not None
+    }
+    replace(ValidationPolicy(), **limits)  # refuses those that no policy may have
+    return limits
 
 
 def _moment(asked_at: str | None) -> datetime:

@@ -15,7 +15,7 @@ from prefect.states import Completed, Failed
 
 from flows.catalog.policy import ValidationPolicy
 from flows.catalog.render import headline, markdown, rows
-from flows.catalog.report import ValidationReport, record
+from flows.catalog.report import ValidationReport, mark, record
 from flows.catalog.validate import Validation, run
 from flows.wiring import Wiring, wired
 from serving.core.errors import NotServed, SignalboxError
@@ -31,6 +31,7 @@ def validate_model(model: str, version: int | str, requested_by: str | None = No
         try:
             report = run(Validation(VersionRef(model, str(version).strip())), wiring.settings, wiring.clock)
             record(wiring.engine, report, actor)
+            mark(wiring.registry, report)
         except NotServed as error:
             return Failed(name="Refused", message=str(error))
         except SignalboxError as error:

@@ -11,14 +11,11 @@ from flows.alerts.console import Console
 from flows.alerts.notify import Notifier
 from flows.settings import FlowSettings
 from serving.core.clock import Clock, SystemClock
-from serving.store.artifacts import ArtifactCache
 from serving.store.database import open_engine
 from serving.store.guard import Guard
 from serving.store.leases import Leases
 from serving.store.outbox import Severity
 from serving.store.registry import Registry, connect
-
-_CACHE_BYTES = 20 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +27,6 @@ class Wiring:
     engine: Engine
     client: httpx.Client
     registry: Registry
-    cache: ArtifactCache
     leases: Leases
     guard: Guard
 
@@ -53,7 +49,6 @@ def wired(settings: FlowSettings | None = None) -> Iterator[Wiring]:
             engine=engine,
             client=client,
             registry=registry,
-            cache=ArtifactCache(settings.home / "cache", client, registry, _CACHE_BYTES),
             leases=leases,
             guard=Guard(registry, engine, leases),
         )

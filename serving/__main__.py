@@ -9,6 +9,7 @@ import uvicorn
 import uvloop
 from pydantic import ValidationError
 
+from serving.api.access import KeyFile
 from serving.app import Server, running
 from serving.core.errors import SignalboxError
 from serving.settings import ServingSettings
@@ -73,10 +74,11 @@ class DrainingServer(uvicorn.Server):
 
 def _refuse_open_door(settings: ServingSettings) -> None:
     """Beyond loopback nothing is served without a key to check."""
-    if not settings.is_loopback and not settings.admin_key_file.exists():
+    if not settings.is_loopback and KeyFile(settings.admin_key_file).digest() is None:
         raise SignalboxError(
             f"SIGNALBOX_HOST={settings.host} is reachable by others, but there is no "
-            f"{settings.admin_key_file}; create a key there (mode 0600) or bind to 127.0.0.1"
+            f"key in {settings.admin_key_file} that only its owner can read; create one (mode 0600), "
+            "or bind to 127.0.0.1"
         )
 
 

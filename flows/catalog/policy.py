@@ -1,6 +1,7 @@
 """How much worse a candidate may be, and how much time looking may take. Given with each validation."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,3 +23,14 @@ class ValidationPolicy:
     evaluation_seconds: float = 20.0
     latency_seconds: float = 5.0
     latency_calls: int = 100
+
+    def __post_init__(self) -> None:
+        """Raises `ValueError` for a limit that could never refuse, or always would."""
+        for limit in fields(self):
+            value = getattr(self, limit.name)
+            if value is not None and not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{limit.name} must be a number of at least 0, not {value}")
+        for name in ("min_accuracy", "max_accuracy_drop"):
+            value = getattr(self, name)
+            if value is not None and value > 1:
+                raise ValueError(f"{name} is a share between 0 and 1, not {value}")

@@ -14,9 +14,11 @@ from sqlalchemy import Engine
 
 from flows.catalog.policy import ValidationPolicy
 from flows.catalog.verdict import Check, CheckName, Verdict
+from serving.core.model import Tag, VersionRef
 from serving.store import audit, reports
 from serving.store.audit import AuditEntry
 from serving.store.database import writing
+from serving.store.registry import Registry
 
 KIND = "validation"
 
@@ -74,6 +76,12 @@ _REPORTS = TypeAdapter(ValidationReport)
 def from_json(values: Mapping[str, Any]) -> ValidationReport:
     """What `as_json` made, read back from the store."""
     return _REPORTS.validate_python(dict(values))
+
+
+def mark(registry: Registry, report: ValidationReport) -> None:
+    """Leave the verdict on the version, where `SIGNALBOX_REQUIRE_VALIDATION` looks for it."""
+    ref = VersionRef(report.model, report.version)
+    registry.set_version_tag(ref, Tag.VALIDATION, "passed" if report.passed else "failed")
 
 
 def record(engine: Engine, report: ValidationReport, actor: str) -> str:

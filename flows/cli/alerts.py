@@ -1,21 +1,19 @@
 """`signalbox alerts`: the notices of the outbox and how far they came, and a test message to Slack."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
-from sqlalchemy import Engine
 
 from flows.alerts import passage
 from flows.alerts.notify import Broken, Dispatch, Retry, Sent, Unknown
 from flows.alerts.passage import Passages, Stage
 from flows.cli.console import AsJson, print_json, print_table, say, text
 from flows.cli.errors import CommandFailed
+from flows.cli.store import opened_store
 from flows.settings import FlowSettings
 from serving.store import outbox
-from serving.store.database import check, open_engine
+from serving.store.database import check
 from serving.store.outbox import Notice, QueuedNotice, Severity
 
 alerts_app = typer.Typer(help="Show notices, or test a channel.", invoke_without_command=True)
@@ -34,7 +32,7 @@ def alerts(context: typer.Context, limit: Limit = _DEFAULT_ROWS, as_json: AsJson
     """Show the last notices, newest last, and where each was delivered."""
     if context.invoked_subcommand is not None:
         return
-    with _store() as engine:
+    with opened_store() as engine:
         check(engine)
         notices = outbox.recent(engine, limit)
     if as_json:
@@ -92,15 +90,6 @@ def _test_dispatch(now: datetime) -> Dispatch:
         dedup_key="test",
     )
     return Dispatch(0, notice, now)
-
-
-@contextmanager
-def _store() -> Iterator[Engine]:
-    engine = open_engine(FlowSettings().database_url)
-    try:
-        yield engine
-    finally:
-        engine.dispose()
 
 
 def _plain(queued: QueuedNotice) -> dict[str, Any]:

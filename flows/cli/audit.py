@@ -1,8 +1,6 @@
 """`signalbox audit`: the trail of who did what, read from the store, and the proof that it is whole."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,11 +9,11 @@ from sqlalchemy import Engine
 
 from flows.cli.console import AsJson, print_json, print_table, say, text
 from flows.cli.errors import CommandFailed
-from flows.settings import FlowSettings
+from flows.cli.store import opened_store
 from serving.core.errors import StoreUnavailable, StoreUnusable
 from serving.store import audit
 from serving.store.audit import AuditRow, Verdict, Verification
-from serving.store.database import check, open_engine
+from serving.store.database import check
 
 audit_app = typer.Typer(help="Show or verify the audit trail.", invoke_without_command=True)
 
@@ -38,7 +36,7 @@ def tail(
     limit: Limit = _DEFAULT_ROWS, model: Model = None, action: Action = None, as_json: AsJson = False
 ) -> None:
     """Show the last rows, newest last."""
-    with _store() as engine:
+    with opened_store() as engine:
         check(engine)
         rows = audit.tail(engine, limit=limit, model=model, action=action)
     if as_json:
@@ -50,7 +48,7 @@ def tail(
 @audit_app.command()
 def verify(as_json: AsJson = False) -> None:
     """Check the hash chain from the first row; exit code 1 and the first broken row when it is not whole."""
-    with _store() as engine:
+    with opened_store() as engine:
         found = _verified(engine)
     if as_json:
         broken = found.first_broken
@@ -85,15 +83,6 @@ def _verified(engine: Engine) -> Verification:
 
 def _is_absent(engine: Engine) -> bool:
     return engine.url.get_backend_name() == "sqlite" and not Path(engine.url.database or "").exists()
-
-
-@contextmanager
-def _store() -> Iterator[Engine]:
-    engine = open_engine(FlowSettings().database_url)
-    try:
-        yield engine
-    finally:
-        engine.dispose()
 
 
 def _plain(row: AuditRow) -> dict[str, Any]:

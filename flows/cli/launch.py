@@ -69,6 +69,7 @@ def _join(home: Home, settings: FlowSettings) -> Stack:
     for part in PARTS:
         _bring_up(home, part, placed[part.name], settings)
     apply_deployments(home, settings)
+    _announce_webhook(settings)
     return Stack(home, placed, None)
 
 

@@ -5,9 +5,9 @@ from typing import Annotated, Any
 import typer
 
 from flows.cli.console import AsJson, print_json, print_table, text
-from flows.settings import FlowSettings
+from flows.cli.store import opened_store
 from serving.store import rollouts as records
-from serving.store.database import check, open_engine
+from serving.store.database import check
 from serving.store.rollouts import Rollout
 
 _COLUMNS = ("rollout", "model", "version", "state", "step", "asked for by", "began", "ended", "reason")
@@ -20,12 +20,9 @@ def rollouts(
     as_json: AsJson = False,
 ) -> None:
     """Show rollouts, newest first."""
-    engine = open_engine(FlowSettings().database_url)
-    try:
+    with opened_store() as engine:
         check(engine)
         found = records.recent(engine, model, limit)
-    finally:
-        engine.dispose()
     if as_json:
         print_json([plain(rollout) for rollout in found])
         return

@@ -1,7 +1,7 @@
 """`signalbox validate`: whether a version is fit to replace the champion; exit code 1 when it is not."""
 
 import getpass
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from typing import Annotated
 
 import typer
@@ -9,13 +9,14 @@ from rich.console import Console
 
 from flows.catalog.policy import ValidationPolicy
 from flows.catalog.render import COLUMNS, cells, headline
-from flows.catalog.report import ValidationReport, record
+from flows.catalog.report import ValidationReport, mark, record
 from flows.catalog.validate import Validation, run
 from flows.cli.console import AsJson, print_json, print_table, say, warn
 from flows.settings import FlowSettings
-from serving.core.errors import StoreUnavailable
+from serving.core.errors import SignalboxError, StoreUnavailable
 from serving.core.model import VersionRef
 from serving.store.database import check, open_engine
+from serving.store.registry import Registry, connect
 
 Version = Annotated[str, typer.Argument(help="The version's number.")]
 MinAccuracy = Annotated[float | None, typer.Option(help="Refuse a lower accuracy, champion or not.")]
@@ -50,8 +51,18 @@ def validate(
         say(headline(report))
         print_table(COLUMNS, cells(report), empty="nothing was checked")
     _keep(settings, report)
+    _mark(settings, report)
     if not report.passed:
         raise typer.Exit(1)
+
+
+def _mark(settings: FlowSettings, report: ValidationReport) -> None:
+    """The verdict goes onto the version in MLflow; it stands without that too."""
+    try:
+        with closing(connect(settings)) as client:
+            mark(Registry(client, settings.serves, settings.env), report)
+    except SignalboxError as error:
+        warn(f"the verdict was not left in MLflow: {error}")
 
 
 def _keep(settings: FlowSettings, report: ValidationReport) -> None:

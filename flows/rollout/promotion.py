@@ -72,7 +72,20 @@ def record(engine: Engine, registry: Registry, asked: Asked, clock: Clock) -> En
             f"(rollout {other.id}); ask again when it has ended",
             other,
         )
+    is_joining = not entry.created and not entry.rollout.state.is_terminal
+    if is_joining and asked.policy and dict(asked.policy) != dict(entry.rollout.policy):
+        other = entry.rollout
+        return Outcome(
+            Verdict.BUSY,
+            f"rollout {other.id} of this version runs under other limits ({_limits(other)}); "
+            "ask again when it has ended",
+            other,
+        )
     return entry
+
+
+def _limits(rollout: Rollout) -> str:
+    return ", ".join(f"{name} {value}" for name, value in rollout.policy.items()) or "the defaults"
 
 
 def work(
@@ -126,7 +139,8 @@ def tidy(rollout: Rollout, registry: Registry, guard: Guard, lease: Callable[[],
     """
     ref = VersionRef(rollout.model, rollout.version)
     try:
-        _explain(registry, ref, rollout)
+        if not _is_champion_already(registry, rollout):
+            _explain(registry, ref, rollout)
         wish = Wish(
             model=rollout.model,
             alias=Alias.CHALLENGER,
@@ -141,6 +155,12 @@ def tidy(rollout: Rollout, registry: Registry, guard: Guard, lease: Callable[[],
     except (RegistryUnavailable, NotServed, ChangeRefused) as error:
         return (f"the registry was not told: {error}",)
     return ()
+
+
+def _is_champion_already(registry: Registry, rollout: Rollout) -> bool:
+    """Asking for the present champion is refused, and says nothing against the version."""
+    is_refused = rollout.state is rollouts.State.REFUSED
+    return is_refused and registry.alias(rollout.model, Alias.CHAMPION) == rollout.version
 
 
 def _explain(registry: Registry, ref: VersionRef, rollout: Rollout) -> None:

@@ -1,4 +1,4 @@
-"""`GET /api/v2/model-health`: always 200, from state that the probes keep."""
+"""`GET /api/v2/model-health`: 200 however bad the health is, from state that the probes keep."""
 
 from typing import Any
 

@@ -24,6 +24,19 @@ from serving.store.registry import ModelVersion, Registry, Run
 
 _REMEMBER_SECONDS = 5.0
 _HISTORY_ROWS = 50
+# Null until something measures them, so that the answer's shape does not depend on what is installed.
+_STATISTICS = (
+    "accuracy",
+    "precision",
+    "recall",
+    "f1",
+    "mean_latency_ms",
+    "latency_quantiles_ms",
+    "throughput",
+    "cpu",
+    "error_rate",
+    "last_benchmark",
+)
 
 
 class ModelDetails:
@@ -147,6 +160,9 @@ class ModelDetails:
             "loaded": loaded is not None,
             "loaded_at": loaded.loaded_at.isoformat() if loaded else None,
             "self_test": _self_test(loaded) if loaded else None,
+            "dependencies": None,
+            "memory_mb": _number(tags.get(Tag.MEMORY_MB)),
+            "statistics": dict.fromkeys(_STATISTICS),
             "refused": refusals[0] if refusals else None,
             "health": str(self._health.status_of(model.name)) if is_active else None,
         }
@@ -208,6 +224,13 @@ def _self_test(loaded: LoadedVersion) -> dict[str, Any]:
         "reason": tested.reason,
         "milliseconds": round(tested.seconds * 1000, 3),
     }
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float(text) if text is not None else None
+    except ValueError:
+        return None
 
 
 def _time(milliseconds: int) -> str:

@@ -15,7 +15,6 @@ from serving.core.clock import ManualClock
 from serving.core.health import Status
 from serving.core.model import Tag
 from serving.store import levels, outbox
-from serving.store.artifacts import ArtifactCache
 from serving.store.database import open_engine
 from serving.store.guard import Guard
 from serving.store.leases import Leases
@@ -67,9 +66,8 @@ def wiring(
     engine, clock = open_engine(settings.database_url), ManualClock()
     with connect(settings) as client:
         registry, leases = Registry(client, settings.serves), Leases(engine, clock)
-        cache = ArtifactCache(home / "cache", client, registry, 0)
         guard = Guard(registry, engine, leases)
-        yield Wiring(settings, clock, engine, client, registry, cache, leases, guard)
+        yield Wiring(settings, clock, engine, client, registry, leases, guard)
     engine.dispose()
 
 

@@ -18,7 +18,6 @@ from serving.core.clock import ManualClock
 from serving.core.errors import RegistryUnavailable
 from serving.core.model import Tag
 from serving.store import overrides, sightings
-from serving.store.artifacts import ArtifactCache
 from serving.store.database import open_engine
 from serving.store.leases import Lease
 from serving.store.registry import connect
@@ -46,8 +45,7 @@ def wiring(home: Path, registrar: Registrar, store_template: Path) -> Iterator[W
     with connect(settings) as client:
         registry = registry_of(client)
         line = Line(engine, registry, ManualClock())
-        cache = ArtifactCache(home / "cache", client, registry, 0)
-        yield Wiring(settings, line.clock, engine, client, registry, cache, line.leases, line.guard)
+        yield Wiring(settings, line.clock, engine, client, registry, line.leases, line.guard)
     engine.dispose()
 
 
