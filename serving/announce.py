@@ -1,6 +1,6 @@
-"""Tells Prefect that somebody set alias `challenger`, so that the promotion starts within seconds.
+"""Tells Prefect what cannot wait for the minutely flow: a challenger that was set, a critical notice.
 
-Only a hint: the sighting is in the store, and the minutely flow starts what this failed to announce.
+Only hints: sighting and notice are in the store, and the minutely flow finds what this failed to announce.
 """
 
 import asyncio
@@ -17,10 +17,12 @@ from serving.core.model import Alias
 from serving.followed import FollowedModel
 from serving.ledger import Ledger
 from serving.store import sightings
+from serving.store.outbox import Notice
 
 log = logging.getLogger(__name__)
 
 EVENT = "signalbox.challenger.set"
+ALERT_EVENT = "signalbox.alert.critical"
 # Prefect on SQLite answers so to what comes at the same moment as another write; the event's id makes
 # posting it again harmless.
 _BUSY = (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE)
@@ -36,6 +38,7 @@ class Announcer:
         self._clock = clock
         self._noted: dict[str, str | None] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._alerts: set[asyncio.Task[None]] = set()
 
     def consider(self, model: FollowedModel) -> None:
         """Note a challenger that was set, moved or deleted since the last turn."""
@@ -47,10 +50,17 @@ class Announcer:
             return
         self._tasks[model.name] = asyncio.create_task(self._note(model.name, named))
 
+    def alert(self, notice: Notice) -> None:
+        """Have a critical notice delivered now."""
+        task = asyncio.create_task(self._post(alert_event(notice, self._clock.now())))
+        self._alerts.add(task)
+        task.add_done_callback(self._alerts.discard)
+
     async def close(self) -> None:
-        for task in self._tasks.values():
+        tasks = [*self._tasks.values(), *self._alerts]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _note(self, model: str, named: str | None) -> None:
         now = self._clock.now()
@@ -79,11 +89,22 @@ class Announcer:
 
 
 def challenger_event(model: str, version: str, now: datetime) -> dict[str, Any]:
-    """The event in the form of Prefect's `POST /events`."""
+    """Alias `challenger` names `version` now."""
+    return _event(EVENT, model, now, {"model": model, "version": version})
+
+
+def alert_event(notice: Notice, now: datetime) -> dict[str, Any]:
+    """A critical notice waits in the outbox."""
+    payload = {"kind": notice.kind, "title": notice.title}
+    return _event(ALERT_EVENT, notice.model or "none", now, payload)
+
+
+def _event(name: str, model: str, now: datetime, payload: dict[str, str]) -> dict[str, Any]:
+    """In the form of Prefect's `POST /events`."""
     return {
         "id": str(uuid4()),
         "occurred": now.isoformat(),
-        "event": EVENT,
+        "event": name,
         "resource": {"prefect.resource.id": f"signalbox.model.{model}", "prefect.resource.name": model},
-        "payload": {"model": model, "version": version},
+        "payload": payload,
     }

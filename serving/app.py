@@ -51,6 +51,7 @@ from serving.store.inference_log import log_folder
 from serving.store.journal import Journal
 from serving.store.leases import Leases
 from serving.store.orchestrator import connect_async as connect_to_prefect
+from serving.store.outbox import Notice
 from serving.store.overrides import OverrideFile
 from serving.store.record import Record
 from serving.store.registry import Registry, connect
@@ -120,6 +121,12 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
         stack.push_async_callback(prefect.aclose)
         announcer = Announcer(prefect, ledger, clock)
         stack.push_async_callback(announcer.close)
+        loop = asyncio.get_running_loop()
+
+        def on_critical(notice: Notice) -> None:
+            loop.call_soon_threadsafe(announcer.alert, notice)
+
+        ledger.tell(on_critical)
 
         def after_turn(model: FollowedModel) -> None:
             write_back.consider(model)

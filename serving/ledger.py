@@ -17,7 +17,7 @@ from serving.core.clock import Clock
 from serving.core.errors import StoreUnavailable
 from serving.store import outbox
 from serving.store.database import writing
-from serving.store.outbox import Notice
+from serving.store.outbox import Notice, Severity
 from serving.store.trail import Trail
 
 log = logging.getLogger(__name__)
@@ -35,6 +35,7 @@ class Ledger:
         self._clock = clock
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._waiting: deque[Notice] = deque(maxlen=_MAX_WAITING_NOTICES)
+        self._on_critical: Callable[[Notice], None] = lambda _: None
         self.problem: str | None = None
 
     def audit(
@@ -45,6 +46,10 @@ class Ledger:
             self._guarded,
             lambda: self._trail.record(action, actor=actor, model=model, version=version, **details),
         )
+
+    def tell(self, on_critical: Callable[[Notice], None]) -> None:
+        """Have `on_critical` called, on the ledger's thread, once a critical notice is in the outbox."""
+        self._on_critical = on_critical
 
     def notify(self, notice: Notice) -> None:
         """Put a notice into the outbox; returns at once."""
@@ -85,6 +90,8 @@ class Ledger:
     def _write(self, notice: Notice) -> None:
         with writing(self._engine) as connection:
             outbox.enqueue(connection, notice, self._clock.now())
+        if notice.severity is Severity.CRITICAL:
+            self._on_critical(notice)
 
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
