@@ -1,5 +1,6 @@
 """The webhook's registration, against a real MLflow server and a receiver."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -12,6 +13,16 @@ from tests.flows.conftest import SettingsFactory
 from tests.mlflow_server import MlflowServer, free_port
 
 
+@pytest.fixture
+def registry_url(mlflow_server: MlflowServer) -> Iterator[str]:
+    """A registry left without webhooks: deliveries to receivers that are gone hold up everybody else's."""
+    yield mlflow_server.url
+    calls = f"{mlflow_server.url}/api/2.0/mlflow/webhooks"
+    with httpx.Client(trust_env=False) as client:
+        for webhook in client.get(calls, params={"max_results": 100}).json().get("webhooks", []):
+            client.delete(f"{calls}/{webhook['webhook_id']}").raise_for_status()
+
+
 def webhooks_at(mlflow_url: str, target: str) -> list[dict[str, Any]]:
     with httpx.Client(trust_env=False) as client:
         listed = client.get(f"{mlflow_url}/api/2.0/mlflow/webhooks", params={"max_results": 100}).json()
@@ -19,16 +30,14 @@ def webhooks_at(mlflow_url: str, target: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.integration
-def test_webhook_is_one_when_registered_twice(
-    make_settings: SettingsFactory, mlflow_server: MlflowServer
-) -> None:
+def test_webhook_is_one_when_registered_twice(make_settings: SettingsFactory, registry_url: str) -> None:
     """It is found again by its URL, listens to both alias events, and its test delivery arrives signed."""
     with answering(lambda _: (200, {})) as receiver:
-        settings = make_settings(mlflow_url=mlflow_server.url, serving_url=receiver.url)
+        settings = make_settings(mlflow_url=registry_url, serving_url=receiver.url)
         prepare(settings)
         assert register_webhook(settings) == ""
         assert register_webhook(settings) == ""
-    found = webhooks_at(mlflow_server.url, f"{receiver.url}/api/v2/webhooks/mlflow")
+    found = webhooks_at(registry_url, f"{receiver.url}/api/v2/webhooks/mlflow")
     assert len(found) == 1
     assert found[0]["status"] == "ACTIVE"
     assert {event["action"] for event in found[0]["events"]} == {"CREATED", "DELETED"}
@@ -38,15 +47,13 @@ def test_webhook_is_one_when_registered_twice(
 
 
 @pytest.mark.integration
-def test_webhook_reports_why_when_delivery_fails(
-    make_settings: SettingsFactory, mlflow_server: MlflowServer
-) -> None:
+def test_webhook_reports_why_when_delivery_fails(make_settings: SettingsFactory, registry_url: str) -> None:
     """A receiver that refuses or is not there is a reason, not an error."""
     with answering(lambda _: (401, {})) as receiver:
-        settings = make_settings(mlflow_url=mlflow_server.url, serving_url=receiver.url)
+        settings = make_settings(mlflow_url=registry_url, serving_url=receiver.url)
         prepare(settings)
         assert "401" in register_webhook(settings)
-    away = make_settings(mlflow_url=mlflow_server.url, serving_url=f"http://127.0.0.1:{free_port()}")
+    away = make_settings(mlflow_url=registry_url, serving_url=f"http://127.0.0.1:{free_port()}")
     assert "test delivery" in register_webhook(away)
 
 
