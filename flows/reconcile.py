@@ -20,7 +20,7 @@ from flows.rollout.promotion import Asked, record, tidy
 from flows.wiring import Wiring, wired
 from serving.core.errors import ChangeRefused, RegistryUnavailable, SignalboxError
 from serving.core.model import Alias
-from serving.store import overrides, rollouts, sightings
+from serving.store import changes, overrides, rollouts, sightings, workers
 from serving.store.guard import Wish
 from serving.store.registry import RegisteredModel
 from serving.store.rollouts import Entry, Rollout
@@ -53,6 +53,8 @@ def reconciled(wiring: Wiring) -> list[str]:
     for name in sorted(models.keys() | open_by_model.keys()):
         try:
             done += _tended(wiring, name, models.get(name), open_by_model.get(name))
+            if name in models:
+                done += _previous(wiring, models[name])
         except (RegistryUnavailable, ChangeRefused) as error:
             done.append(f"{name}: {error}")
     return done
@@ -102,6 +104,32 @@ def start_promotion(rollout: Rollout, wiring: Wiring) -> None:
         as_subflow=False,
         idempotency_key=f"{rollout.id}:{period}",
     )
+
+
+def _previous(wiring: Wiring, model: RegisteredModel) -> Iterator[str]:
+    """Write `previous` after a move by hand for a server that died before it could; a living one does it."""
+    latest = changes.latest(wiring.engine, model.name, Alias.CHAMPION)
+    if latest is None or not latest.out_of_band or latest.from_version is None:
+        return
+    laid = overrides.last_laid(wiring.engine, model.name, Alias.CHAMPION)
+    is_failed = laid is not None and laid.not_version == latest.from_version
+    is_settled = model.aliases.get(Alias.CHAMPION) == latest.to_version
+    named = model.aliases.get(Alias.PREVIOUS)
+    if is_failed or not is_settled or named == latest.from_version:
+        return
+    if workers.live(wiring.engine, wiring.clock.now()):
+        return
+    wish = Wish(
+        model=model.name,
+        alias=Alias.PREVIOUS,
+        to_version=latest.from_version,
+        actor=f"unverified:{getpass.getuser()}",
+        reason=f"champion was moved by hand to {latest.to_version}",
+        only_from=frozenset({named}),
+    )
+    with wiring.guard.holding(model.name, f"tend:previous:{latest.id}") as lease:
+        move = wiring.guard.move(wish, lease)
+    yield f"{model.name}: previous after a move by hand set to {latest.from_version}: {move.verdict}"
 
 
 def _overrides(wiring: Wiring, models: dict[str, RegisteredModel]) -> Iterator[str]:

@@ -17,7 +17,7 @@ from flows.wiring import Wiring
 from serving.core.clock import ManualClock
 from serving.core.errors import RegistryUnavailable
 from serving.core.model import Tag
-from serving.store import overrides, sightings
+from serving.store import changes, overrides, sightings
 from serving.store.database import open_engine
 from serving.store.leases import Lease
 from serving.store.registry import connect
@@ -163,3 +163,21 @@ def test_nothing_is_believed_when_the_registry_is_away(wiring: Wiring, registrar
     with pytest.raises(RegistryUnavailable):
         reconciled(wiring)
     assert sightings.current(wiring.engine, MODEL, "challenger") is not None
+
+
+@pytest.mark.parametrize(("is_failed", "expected"), [(False, "1"), (True, None)])
+def test_previous_is_written_when_the_server_died_after_a_move_by_hand(
+    wiring: Wiring, registrar: Registrar, line: Line, is_failed: bool, expected: str | None
+) -> None:
+    """The version before becomes `previous`, unless it is one that was rolled back."""
+    changes.record_out_of_band(wiring.engine, MODEL, "champion", "1", "2", 0, None)
+    registrar.point(MODEL, "2")
+    registrar.point(MODEL, None, "previous")
+    if is_failed:
+        laid = line.override("1", "2")
+        overrides.save(wiring.engine, laid)
+        overrides.end(wiring.engine, laid, "over")
+    done = reconciled(wiring)
+    assert registrar.named(MODEL, "previous") == expected
+    assert bool(done) is not is_failed
+    assert reconciled(wiring) == NOTHING
