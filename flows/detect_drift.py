@@ -4,7 +4,6 @@ Thin: it normalises parameters, checks one model per task and publishes the repo
 on demand. Its final message says what was checked, also when that was nothing.
 """
 
-import re
 from typing import Any
 
 from prefect import flow, get_run_logger, runtime, task
@@ -15,6 +14,7 @@ from prefect.states import Completed, Failed
 
 from flows.drift.verdict import DriftReport, Verdict
 from flows.drift_check import DriftDone, asked, check_drift
+from flows.publication import artifact_key
 from flows.wiring import Wiring, wired
 from serving.core.errors import RegistryUnavailable, SignalboxError
 from serving.store.inference_log import log_folder, logged_models
@@ -65,13 +65,11 @@ def publish(done: DriftDone) -> None:
     """Leave the report where Prefect's users look for it."""
     from flows.drift.render import markdown, rows
 
-    key = re.sub(r"[^a-z0-9]+", "-", done.report.model.lower()).strip("-") or "model"
+    key = artifact_key("drift", done.report.model)
     page = f"\n\nEvidently's pages: `{done.page}`" if done.page else ""
-    create_markdown_artifact(
-        key=f"drift-{key}", markdown=markdown(done.report) + page, description=done.report.message
-    )
+    create_markdown_artifact(key=key, markdown=markdown(done.report) + page, description=done.report.message)
     if done.report.columns:
-        create_table_artifact(key=f"drift-{key}-columns", table=rows(done.report), description="columns")
+        create_table_artifact(key=f"{key}-columns", table=rows(done.report), description="columns")
 
 
 def _logged(wiring: Wiring) -> list[str]:

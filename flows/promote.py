@@ -5,7 +5,6 @@ that serving posts when alias `challenger` is set, by `tend`, by the command lin
 """
 
 import getpass
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from flows.catalog.policy import ValidationPolicy
+from flows.publication import artifact_key
 from flows.rollout.direct import Parts
 from flows.rollout.keeper import holder_of
 from flows.rollout.outcome import Outcome, Verdict
@@ -88,12 +88,10 @@ def _promote(wiring: Wiring, asked: Asked) -> Outcome:
 
 def publish(outcome: Outcome, model: str) -> None:
     """Leave the report where Prefect's users look for it."""
-    key = re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-") or "model"
-    create_markdown_artifact(
-        key=f"promotion-{key}", markdown=outcome_markdown(outcome, model), description=outcome.reason
-    )
+    key = artifact_key("promotion", model)
+    create_markdown_artifact(key=key, markdown=outcome_markdown(outcome, model), description=outcome.reason)
     if rows := checks_of(outcome):
-        create_table_artifact(key=f"promotion-{key}-checks", table=rows, description="validation")
+        create_table_artifact(key=f"{key}-checks", table=rows, description="validation")
 
 
 def final_state(outcome: Outcome) -> State[Any]:

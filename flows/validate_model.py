@@ -4,7 +4,6 @@ Also the validator that `promote-model` works with, so that both judge by the sa
 """
 
 import getpass
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +16,7 @@ from flows.catalog.policy import ValidationPolicy
 from flows.catalog.render import headline, markdown, rows
 from flows.catalog.report import ValidationReport, mark, record
 from flows.catalog.validate import Validation, run
+from flows.publication import artifact_key
 from flows.wiring import Wiring, wired
 from serving.core.errors import NotServed, SignalboxError
 from serving.core.model import VersionRef
@@ -56,6 +56,6 @@ def validator(wiring: Wiring) -> Callable[[Rollout, str | None], ValidationRepor
 
 
 def _publish(report: ValidationReport) -> None:
-    key = re.sub(r"[^a-z0-9]+", "-", report.model.lower()).strip("-") or "model"
-    create_markdown_artifact(key=f"validation-{key}", markdown=markdown(report), description=headline(report))
-    create_table_artifact(key=f"validation-{key}-checks", table=rows(report), description="validation")
+    key = artifact_key("validation", report.model)
+    create_markdown_artifact(key=key, markdown=markdown(report), description=headline(report))
+    create_table_artifact(key=f"{key}-checks", table=rows(report), description="validation")

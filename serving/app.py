@@ -27,6 +27,7 @@ from serving.api.rollback import rollback_routes
 from serving.api.webhook import Signature, secret_in, webhook_routes
 from serving.candidate import Preparation
 from serving.core.clock import Clock, SystemClock
+from serving.core.cpus import cpu_count
 from serving.core.errors import StoreUnavailable, StoreUnusable
 from serving.followed import FollowedModel, Visibility
 from serving.follower import Follower
@@ -68,11 +69,6 @@ class Server:
 
     application: Edge
     readiness: Readiness
-
-
-def cpu_count() -> int:
-    """CPUs this process may use, which in a container are fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @asynccontextmanager

@@ -66,6 +66,11 @@ class FollowedModel:
     is_answering: bool = False
 
     @property
+    def is_wanted(self) -> bool:
+        """Whether the registry names a champion."""
+        return self.registered is not None and Alias.CHAMPION in self.registered.aliases
+
+    @property
     def champion(self) -> LoadedVersion | None:
         return self.served.get(Alias.CHAMPION)
 

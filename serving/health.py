@@ -128,7 +128,7 @@ class Health:
         reports = [
             self.of(model)
             for model in sorted(self._models.values(), key=lambda m: m.name)
-            if model.name == only or (only is None and (model.served or model.refusals or _is_wanted(model)))
+            if model.name == only or (only is None and (model.served or model.refusals or model.is_wanted))
         ]
         return worst(report.status for report in reports) if reports else Status.HEALTHY, reports
 
@@ -143,7 +143,7 @@ class Health:
         """Ask the champion once, on the path every request takes, and note what came of it."""
         champion = model.champion
         if champion is None:
-            if _is_wanted(model):
+            if model.is_wanted:
                 self._note(model.name, Status.CRITICAL, "the champion is not loaded")
             else:
                 self._basic.pop(model.name, None)
@@ -231,7 +231,3 @@ class Health:
         if self._follower.registry_problem:
             advice.append("see to MLflow; the last good state answers meanwhile")
         return advice
-
-
-def _is_wanted(model: FollowedModel) -> bool:
-    return model.registered is not None and Alias.CHAMPION in model.registered.aliases

@@ -37,8 +37,5 @@ class Readiness:
         return [
             f"champion of {model.name} to load"
             for model in self._models.values()
-            if self._is_wanted(model) and not model.is_answering and Alias.CHAMPION not in model.refusals
+            if model.is_wanted and not model.is_answering and Alias.CHAMPION not in model.refusals
         ]
-
-    def _is_wanted(self, model: FollowedModel) -> bool:
-        return model.registered is not None and Alias.CHAMPION in model.registered.aliases

@@ -24,6 +24,7 @@ from flows.catalog.policy import ValidationPolicy
 from flows.catalog.report import ValidationReport
 from flows.catalog.verdict import overall
 from serving.core.clock import Clock, SystemClock
+from serving.core.cpus import cpu_count
 from serving.core.errors import ArtifactRefused, NotServed
 from serving.core.model import Alias, Tag, VersionRef
 from serving.store.artifacts import ArtifactCache
@@ -126,7 +127,7 @@ class _Desk:
             root=root,
             digest=version.tags.get(Tag.DIGEST),
             model_type=model.tags.get(Tag.MODEL_TYPE),
-            threads=self._request.threads or _cpu_count(),
+            threads=self._request.threads or cpu_count(),
             deadline_seconds=self._request.deadline_seconds,
             policy=self._request.policy,
         )
@@ -206,7 +207,3 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 def _last_line(log_path: Path) -> str:
     lines = log_path.read_bytes()[-_TOLD_BYTES:].decode(errors="replace").strip().splitlines()
     return lines[-1].strip()[:300] if lines else "it said nothing"
-
-
-def _cpu_count() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
