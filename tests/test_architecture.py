@@ -179,8 +179,7 @@ def test_libraries_stay_in_their_place_when_parsed() -> None:
         f"{module.name}:{line} imports {imported}, which belongs to {' or '.join(places)}"
         for module in _ours()
         for imported, line in module.imports()
-        if (places := ONLY_IN.get(imported.split(".")[0])) is not None
-        and not _within(module.name, *places)
+        if (places := ONLY_IN.get(imported.split(".")[0])) is not None and not _within(module.name, *places)
     ]
     assert offences == []
 
