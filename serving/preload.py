@@ -44,7 +44,7 @@ def choice(sleepers: Iterable[Sleeper], spare_bytes: int) -> VersionKey | None:
 
 def smoothed(per_second: float, requests: int, passed_seconds: float) -> float:
     """The rate after `requests` in `passed_seconds`: an exponential mean that forgets half in six minutes."""
-    kept = 0.5 ** (passed_seconds / _HALF_LIFE_SECONDS)
+    kept: float = 0.5 ** (passed_seconds / _HALF_LIFE_SECONDS)
     return kept * per_second + (1 - kept) * requests / passed_seconds
 
 

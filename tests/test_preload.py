@@ -64,8 +64,8 @@ async def test_turn_wakes_what_was_asked_when_there_is_room_again() -> None:
     assert await preloader.turn(5.0) is None
     await one.run(X)
     async with memory.room(10, "another"):
-        assert not one.is_awake
+        assert [one.is_awake] == [False]
         assert await preloader.turn(5.0) is None
     assert await preloader.turn(5.0) is one
-    assert one.is_awake
+    assert [one.is_awake] == [True]
     assert await preloader.turn(5.0) is None
