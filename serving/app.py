@@ -59,6 +59,7 @@ from serving.store.overrides import OverrideFile
 from serving.store.record import Record
 from serving.store.registry import Registry, connect
 from serving.store.trail import Trail
+from serving.telemetry.counters import Statistics
 from serving.telemetry.inference_log import InferenceLog
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.parts import Keeping, PartFolder
@@ -108,7 +109,7 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             drain_seconds=settings.drain_seconds,
         )
         stack.push_async_callback(library.close)
-        metrics, routes = Metrics(), Routes()
+        metrics, statistics, routes = Metrics(), Statistics(), Routes()
         models: dict[str, FollowedModel] = {}
         record = Record(settings.serving_home / "served.json")
         visibility = Visibility(models, record, routes, settings.cache_folder)
@@ -150,7 +151,7 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
         inference_log = _inference_log(settings, metrics, ledger, clock)
         inference_log.start()
         stack.push_async_callback(asyncio.to_thread, inference_log.close)
-        inference = Inference(routes, models, rollbacks.judge, metrics, inference_log, clock)
+        inference = Inference(routes, models, rollbacks.judge, metrics, inference_log, statistics, clock)
         health = Health(models, follower, inference, ledger, clock, settings.probe_seconds)
         readiness = Readiness(models, follower)
         await restore(await asyncio.to_thread(record.read), models, library, overrides, visibility)

@@ -7,6 +7,7 @@ caller gave up; a version is closed only after its last use, outside the request
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -45,6 +46,19 @@ class Provenance:
     digest: str
     folder: Path
     registered: ModelVersion | None
+
+
+@dataclass(slots=True)
+class Timing:
+    """When one execution was asked for, begun and done, in nanoseconds of the performance counter.
+
+    `rows` is its batch size.
+    """
+
+    asked_ns: int = 0
+    begun_ns: int = 0
+    done_ns: int = 0
+    rows: int = 1
 
 
 class LoadedVersion:
@@ -93,12 +107,12 @@ class LoadedVersion:
         finally:
             self._release(None)
 
-    async def run(self, inputs: Tensors) -> dict[str, np.ndarray]:
-        """Outputs by name. Raises `ModelFailed` for anything the model raises."""
+    async def run(self, inputs: Tensors, timing: Timing | None = None) -> dict[str, np.ndarray]:
+        """Outputs by name; `timing` is filled in. Raises `ModelFailed` for anything the model raises."""
         with self._guard:
             self._uses += 1
         try:
-            execution = self._threads.submit(self.model.predict, inputs)
+            execution = self._threads.submit(self._predict, inputs, timing or Timing())
         except RuntimeError:
             self._release(None)
             raise ModelFailed("was released", model=self.ref.model, version=self.ref.version) from None
@@ -109,6 +123,12 @@ class LoadedVersion:
             raise ModelFailed(
                 f"{type(error).__name__}: {error}", model=self.ref.model, version=self.ref.version
             ) from error
+
+    def _predict(self, inputs: Tensors, timing: Timing) -> dict[str, np.ndarray]:
+        timing.begun_ns = time.perf_counter_ns()
+        outputs = self.model.predict(inputs)
+        timing.done_ns = time.perf_counter_ns()
+        return outputs
 
     def retire(self, timeout_seconds: float) -> bool:
         """Wait for the last use, then close. Blocks; False when uses remained and the model was left be."""
