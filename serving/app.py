@@ -40,6 +40,7 @@ from serving.ledger import Ledger
 from serving.library import Library
 from serving.notices import log_dropping
 from serving.overrides import Overrides
+from serving.protocol.catalogue import Catalogue
 from serving.protocol.endpoints import protocol_routes
 from serving.protocol.infer import InferEndpoint
 from serving.readiness import Readiness
@@ -47,6 +48,7 @@ from serving.restoration import restore
 from serving.rollback import Rollbacks
 from serving.routes import Routes
 from serving.settings import ServingSettings
+from serving.shelf import Shelf
 from serving.store.artifacts import ArtifactCache
 from serving.store.database import check, open_engine, upgrade
 from serving.store.guard import Guard
@@ -131,6 +133,7 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
         def after_turn(model: FollowedModel) -> None:
             write_back.consider(model)
             announcer.consider(model)
+            shelf.consider(model)
 
         follower = Follower(
             settings,
@@ -145,6 +148,7 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             after_turn,
         )
         stack.push_async_callback(follower.close)
+        shelf = Shelf(models, settings.serves, registry, follower, library, visibility, ledger)
         rollbacks = Rollbacks(
             settings, models, library, visibility, overrides, ledger, metrics, clock, follower.wake
         )
@@ -160,9 +164,10 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
         stack.push_async_callback(heartbeat.leave)
         await _background(stack, follower.run(), health.run(), heartbeat.run())
 
+        catalogue = Catalogue(routes, models, readiness, statistics)
         framework = _framework(metrics)
         for router in (
-            protocol_routes(routes, models, readiness),
+            protocol_routes(catalogue, shelf),
             health_routes(health),
             model_routes(ModelDetails(models, follower, registry, health, ledger, clock), models),
             rollback_routes(rollbacks, models, overrides),
