@@ -40,6 +40,7 @@ from serving.ledger import Ledger
 from serving.library import Library
 from serving.notices import log_dropping
 from serving.overrides import Overrides
+from serving.protocol.backing import Backing
 from serving.protocol.catalogue import Catalogue
 from serving.protocol.endpoints import protocol_routes
 from serving.protocol.infer import InferEndpoint
@@ -72,9 +73,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A running server: its application, and the switch that makes it not ready before it stops."""
+    """A running server: its application, and what another transport needs to offer the same.
+
+    `readiness` has the switch that makes it not ready before it stops.
+    """
 
     application: Edge
+    backing: Backing
     readiness: Readiness
 
 
@@ -175,19 +180,28 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             webhook_routes(Signature(secret_in(settings.webhook_secret_file), clock), follower.wake),
         ):
             framework.include_router(router)
-        endpoint = InferEndpoint(
-            inference,
-            health.status_of,
-            max_body_bytes=settings.max_body_mb << 20,
-            timeout_seconds=settings.request_timeout_seconds,
-        )
         access = Access(
             KeyFile(settings.admin_key_file).digest,
             is_loopback=settings.is_loopback,
             require_infer_key=settings.require_infer_key,
             hosts=settings.allowed_hosts,
         )
-        yield Server(Edge(access, endpoint, framework), readiness)
+        backing = Backing(
+            access,
+            inference,
+            catalogue,
+            shelf,
+            health.status_of,
+            max_body_bytes=settings.max_body_mb << 20,
+            timeout_seconds=settings.request_timeout_seconds,
+        )
+        endpoint = InferEndpoint(
+            inference,
+            health.status_of,
+            max_body_bytes=backing.max_body_bytes,
+            timeout_seconds=backing.timeout_seconds,
+        )
+        yield Server(Edge(access, endpoint, framework), backing, readiness)
 
 
 def _inference_log(settings: ServingSettings, metrics: Metrics, ledger: Ledger, clock: Clock) -> InferenceLog:

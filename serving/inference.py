@@ -110,6 +110,9 @@ class Inference:
         except DeadlineExceeded:
             status = "timeout"
             raise
+        except asyncio.CancelledError:  # the caller hung up, which is nobody's failure
+            status = "cancelled"
+            raise
         finally:
             seconds = self._clock.monotonic() - started
             self._metrics.answered(answered.version.ref, answered.variant, status, seconds)
@@ -135,7 +138,8 @@ class Inference:
         statistics = self._statistics.of(answer.version.ref)
         total_ns = time.perf_counter_ns() - arrived_ns
         if status != "ok":
-            statistics.fail.add(total_ns)
+            if status != "cancelled":
+                statistics.fail.add(total_ns)
             return
         timing = answer.timing
         timing.rows = _rows(answer.version.model.inputs, inputs)

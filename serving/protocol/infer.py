@@ -33,12 +33,8 @@ class InferEndpoint:
     ) -> None:
         self._inference = inference
         self._health = health
-        self._max_body_bytes = max_body_bytes
         self._timeout_seconds = timeout_seconds
-
-    @property
-    def max_body_bytes(self) -> int:
-        return self._max_body_bytes
+        self.max_body_bytes = max_body_bytes
 
     async def __call__(
         self,
@@ -50,7 +46,7 @@ class InferEndpoint:
         send: Send,
     ) -> None:
         arrived = time.monotonic()
-        raw = await read_content(receive, headers, self._max_body_bytes)
+        raw = await read_content(receive, headers, self.max_body_bytes)
         request = parse_request(raw, headers.get(_JSON_BYTES))
         model = unquote(quoted_model)
         route = self._inference.route(model, unquote(quoted_version) if quoted_version else None)
