@@ -7,6 +7,7 @@ thread, except for the executions themselves.
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,22 @@ class BatchLimits:
 DEFAULT_LIMITS = BatchLimits()
 
 
+@dataclass(slots=True)
+class Timing:
+    """When one request's execution was asked for, begun and done, in nanoseconds of the performance counter.
+
+    `rows` are the request's own, `executed_rows` all that were answered in that execution; `leads` is true
+    of one request of each execution, so that executions can be counted.
+    """
+
+    asked_ns: int = 0
+    begun_ns: int = 0
+    done_ns: int = 0
+    rows: int = 1
+    executed_rows: int = 1
+    leads: bool = True
+
+
 @dataclass(slots=True, eq=False)
 class Ticket:
     """One waiting request. `rows` is 0 where it cannot be joined; `done` is called once, at its very end."""
@@ -49,6 +66,7 @@ class Ticket:
     came_at: float
     answer: "asyncio.Future[dict[str, Array]]"
     done: Callable[[], None]
+    timing: Timing
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +112,7 @@ class Batcher:
         return len(self._waiting)
 
     def submit(
-        self, inputs: Tensors, deadline: float, done: Callable[[], None]
+        self, inputs: Tensors, deadline: float, done: Callable[[], None], timing: Timing | None = None
     ) -> "asyncio.Future[dict[str, Array]]":
         """The outputs to come. `deadline` is a moment of the monotonic clock.
 
@@ -107,10 +125,18 @@ class Batcher:
         form = form_of(inputs) if rows else ()
         answer = asyncio.get_running_loop().create_future()
         now = self._clock.monotonic()
-        self._waiting.append(Ticket(inputs, rows, form, size_bytes, deadline, now, answer, done))
+        timing = timing or Timing()
+        self._waiting.append(Ticket(inputs, rows, form, size_bytes, deadline, now, answer, done, timing))
         self._waiting_bytes += size_bytes
         self._dispatch(now)
         return answer
+
+    def forget(self, answer: "asyncio.Future[dict[str, Array]]") -> None:
+        """Let go at once of a request whose caller left, unless it is being computed already."""
+        ticket = next((ticket for ticket in self._waiting if ticket.answer is answer), None)
+        if ticket is not None:
+            self._waiting.remove(ticket)
+            self._forget(ticket)
 
     def _check_room(self, size_bytes: int) -> None:
         if len(self._waiting) >= self._limits.max_waiting:
@@ -171,7 +197,9 @@ class Batcher:
 
     def _is_over(self, ticket: Ticket, now: float) -> bool:
         if not ticket.answer.done() and now >= ticket.deadline:
-            ticket.answer.set_exception(DeadlineExceeded("the request's time ran out while it waited"))
+            ticket.answer.set_exception(
+                DeadlineExceeded("the deadline passed while the request waited for the model")
+            )
         return ticket.answer.done()
 
     def _forget(self, ticket: Ticket) -> None:
@@ -200,12 +228,14 @@ class Batcher:
         self, batch: Sequence[Ticket]
     ) -> tuple[Sequence[Mapping[str, Array] | BaseException], BaseException | None]:
         """One outcome per request. A batch that fails is taken apart, so that one input spoils no other."""
+        begun_ns = time.perf_counter_ns()
         try:
             outputs = self._predict(join([ticket.inputs for ticket in batch]))
         except BaseException as raised:  # foreign code: whatever it raises is the outcome
             if len(batch) == 1:
                 return [raised], raised
         else:
+            _stamp(batch, begun_ns)
             if len(batch) == 1:
                 return [outputs], None
             if (parted := part(outputs, [ticket.rows for ticket in batch])) is not None:
@@ -231,6 +261,14 @@ class Batcher:
             ticket.done()
         if self._waiting:
             self._dispatch(self._clock.monotonic())
+
+
+def _stamp(batch: Sequence[Ticket], begun_ns: int) -> None:
+    done_ns, rows = time.perf_counter_ns(), sum(ticket.rows or 1 for ticket in batch)
+    for number, ticket in enumerate(batch):
+        timing = ticket.timing
+        timing.begun_ns, timing.done_ns = begun_ns, done_ns
+        timing.executed_rows, timing.leads = rows, number == 0
 
 
 def _carried(raised: BaseException) -> Exception:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from serving.batcher import DEFAULT_LIMITS, Batcher, BatchLimits, Execution
+from serving.batcher import DEFAULT_LIMITS, Batcher, BatchLimits, Execution, Timing
 from serving.core.batch import Tensors
 from serving.core.clock import Clock, SystemClock
 from serving.core.datatypes import Array
@@ -153,8 +153,10 @@ class LoadedVersion:
                 self._waking.add_done_callback(self._forget_waking)
             await asyncio.shield(self._waking)
 
-    async def run(self, inputs: Tensors, deadline: float | None = None) -> dict[str, Array]:
-        """Outputs by name; `deadline` is a moment of the monotonic clock.
+    async def run(
+        self, inputs: Tensors, deadline: float | None = None, timing: Timing | None = None
+    ) -> dict[str, Array]:
+        """Outputs by name; `deadline` is a moment of the monotonic clock, `timing` is filled in.
 
         Raises:
             ModelFailed: anything the model raises, or what kept it from being loaded again.
@@ -170,13 +172,16 @@ class LoadedVersion:
                 raise self._failed("was released")
             await self._ready_for_use()
             until = self._clock.monotonic() + _FOREVER_SECONDS if deadline is None else deadline
-            answer = self._batcher.submit(inputs, until, self._release)
+            answer = self._batcher.submit(inputs, until, self._release, timing)
         except BaseException:
             self._release()
             raise
         try:
             return await answer
         except DeadlineExceeded:
+            raise
+        except asyncio.CancelledError:
+            self._batcher.forget(answer)
             raise
         except Exception as error:  # the edge to foreign code: whatever a model raises is its failure
             raise self._failed(f"{type(error).__name__}: {error}") from error

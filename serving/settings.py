@@ -17,6 +17,7 @@ class ServingSettings(StoreSettings):
 
     host: str = Field("127.0.0.1", description="Address the HTTP server binds.")
     port: int = Field(8080, ge=0, le=65535, description="Port of the HTTP server.")
+    grpc_port: int = Field(8081, ge=0, le=65535, description="Port of the gRPC server; 0 switches it off.")
     poll_seconds: float = Field(1.0, gt=0, description="How often the registry is polled.")
     watch_seconds: float = Field(300.0, ge=0, description="How long a new champion is watched.")
     orphan_minutes: float = Field(

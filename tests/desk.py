@@ -22,6 +22,7 @@ from serving.inference import Answer, Inference
 from serving.pool import LoadedVersion
 from serving.protocol.infer import InferEndpoint
 from serving.routes import Routes
+from serving.telemetry.counters import Statistics
 from serving.telemetry.metrics import Metrics
 from serving.watch import Evidence
 from tests.logged import inference_log, part_folder
@@ -85,6 +86,7 @@ def open_desk(tmp_path: Path) -> Desk:
         lambda _, evidence: failing.append(evidence),
         metrics,
         inference_log(part_folder(tmp_path), metrics),
+        Statistics(),
         SystemClock(),
     )
     return Desk(inference, model, routes, metrics, failing)

@@ -163,7 +163,7 @@ async def test_abandoned_and_late_requests_are_never_computed() -> None:
     desk.clock.advance(5.0)
     model.gate.set()
     assert (await wanted)["y"].tolist() == [[4.0]]
-    with pytest.raises(DeadlineExceeded, match="while it waited"):
+    with pytest.raises(DeadlineExceeded, match="while the request waited"):
         await late
     await first
     assert (model.seen, desk.done) == ([1, 1], 4)

@@ -12,7 +12,8 @@ from uuid import uuid4
 import orjson
 
 from serving.api.access import Access
-from serving.api.body import ClientGone, Message, Receive, read_body
+from serving.api.body import ClientGone, Message, Receive
+from serving.api.encoding import read_content
 from serving.api.errors import Failure, failure_of
 from serving.core.errors import SignalboxError
 from serving.protocol.infer import InferEndpoint
@@ -74,7 +75,7 @@ class Edge:
             return
         scope["state"] = {"actor": actor, "request_id": request_id}
         if method not in _BODILESS:
-            receive = _whole(await read_body(receive, headers, self._infer.max_body_bytes), receive)
+            receive = _whole(await read_content(receive, headers, self._infer.max_body_bytes), receive)
         await self._behind(scope, receive, _naming(send, request_id))
 
 

@@ -3,6 +3,7 @@
 SignalboxError
 ├── InvalidRequest        the caller's fault; `tensor` names the culprit where there is one
 ├── BodyTooLarge          a request body beyond `limit_bytes`
+├── UnsupportedContent    a body in a form or compression this server does not read
 ├── NotServed             the model, version or alias asked for; `exists` lists what there is
 ├── AccessRefused         no key, or a key that may not do this
 ├── Overloaded            the server cannot take this now; retry after `retry_after_seconds`
@@ -33,6 +34,10 @@ class BodyTooLarge(SignalboxError):
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
         super().__init__(f"the body is larger than the limit of {limit_bytes} bytes")
+
+
+class UnsupportedContent(SignalboxError):
+    pass
 
 
 class NotServed(SignalboxError):
