@@ -43,6 +43,7 @@ from serving.protocol.backing import Backing
 from serving.protocol.catalogue import Catalogue
 from serving.protocol.endpoints import protocol_routes
 from serving.protocol.infer import InferEndpoint
+from serving.protocol.scoring import ScoringEndpoint, scoring_routes
 from serving.readiness import Readiness
 from serving.restoration import restore
 from serving.rollback import Rollbacks
@@ -183,6 +184,7 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
         framework = framework_with(metrics)
         for router in (
             protocol_routes(catalogue, shelf),
+            scoring_routes(catalogue),
             health_routes(health),
             model_routes(ModelDetails(models, follower, registry, health, ledger, clock), models),
             rollback_routes(rollbacks, models, overrides),
@@ -211,7 +213,13 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             max_body_bytes=backing.max_body_bytes,
             timeout_seconds=backing.timeout_seconds,
         )
-        yield Server(Edge(access, endpoint, framework), backing, readiness)
+        scoring = ScoringEndpoint(
+            inference,
+            routes.names,
+            max_body_bytes=backing.max_body_bytes,
+            timeout_seconds=backing.timeout_seconds,
+        )
+        yield Server(Edge(access, endpoint, scoring, framework), backing, readiness)
 
 
 def _inference_log(settings: ServingSettings, metrics: Metrics, ledger: Ledger, clock: Clock) -> InferenceLog:

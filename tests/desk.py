@@ -21,6 +21,7 @@ from serving.followed import FollowedModel
 from serving.inference import Answer, Inference
 from serving.pool import LoadedVersion
 from serving.protocol.infer import InferEndpoint
+from serving.protocol.scoring import ScoringEndpoint
 from serving.routes import Routes
 from serving.telemetry.counters import Statistics
 from serving.telemetry.metrics import Metrics
@@ -112,5 +113,11 @@ def client(
         timeout_seconds=timeout_seconds,
     )
     access = Access(lambda: None, is_loopback=True, require_infer_key=require_infer_key, hosts="")
-    transport = httpx.ASGITransport(cast(Any, Edge(access, endpoint, behind)))
+    scoring = ScoringEndpoint(
+        desk.inference,
+        desk.routes.names,
+        max_body_bytes=max_body_bytes,
+        timeout_seconds=timeout_seconds,
+    )
+    transport = httpx.ASGITransport(cast(Any, Edge(access, endpoint, scoring, behind)))
     return httpx.AsyncClient(transport=transport, base_url="http://localhost:8080")

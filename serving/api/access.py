@@ -14,8 +14,17 @@ from pathlib import Path
 from serving.core.errors import AccessRefused
 
 _LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
-_HEALTH_PATHS = frozenset({"/v2/health/live", "/v2/health/ready"})
-_OPEN_READS = ("/v2", "/api/v2/model-health", "/api/v2/model-info", "/metrics", "/docs", "/openapi.json")
+_HEALTH_PATHS = frozenset({"/v2/health/live", "/v2/health/ready", "/ping", "/health"})
+_OPEN_READS = (
+    "/v2",
+    "/version",
+    "/api/v2/model-health",
+    "/api/v2/model-info",
+    "/metrics",
+    "/docs",
+    "/openapi.json",
+)
+_INFERENCE = ("/v2/models/", "/invocations", "/models/")
 _SIGNED_PATHS = "/api/v2/webhooks/"
 _CHANGES = ("/v2/repository/models/",)
 
@@ -100,7 +109,7 @@ class Access:
         """What a call to `path` needs on this server."""
         if path in _HEALTH_PATHS or path.startswith(_SIGNED_PATHS):
             return Scope.OPEN
-        if path.startswith("/v2/models/") and method == "POST":
+        if method == "POST" and path.startswith(_INFERENCE):
             return Scope.OPEN if self._is_loopback and not self._require_infer_key else Scope.INFER
         is_change = path.startswith(_CHANGES)
         is_index = path.endswith("/index") and path.startswith("/v2/repository")

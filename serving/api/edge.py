@@ -17,6 +17,7 @@ from serving.api.encoding import read_content
 from serving.api.errors import Failure, failure_of
 from serving.core.errors import SignalboxError
 from serving.protocol.infer import InferEndpoint
+from serving.protocol.scoring import ScoringEndpoint
 
 log = logging.getLogger(__name__)
 
@@ -28,14 +29,21 @@ _REQUEST_ID = re.compile(r"[\w.-]{1,128}", re.ASCII)
 _BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
 _ONLY_POST = Failure(405, "method not allowed here; see /docs", {"Allow": "POST"})
 _INFER_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
+_SCORING_PATH = re.compile(r"(?:/models/([^/]+)(?:/versions/([^/]+))?)?/invocations")
+_MAX_HEADERS = 100
+_MAX_HEADER_BYTES = 32 << 10
+_TOO_MANY_HEADERS = Failure(
+    431, f"the headers are too many: {_MAX_HEADERS} of {_MAX_HEADER_BYTES} bytes together are read here"
+)
 
 
 class Edge:
     """ASGI application."""
 
-    def __init__(self, access: Access, infer: InferEndpoint, behind: App) -> None:
+    def __init__(self, access: Access, infer: InferEndpoint, scoring: ScoringEndpoint, behind: App) -> None:
         self._access = access
         self._infer = infer
+        self._scoring = scoring
         self._behind = behind
 
     async def __call__(self, scope: dict[str, object], receive: Receive, send: Send) -> None:
@@ -63,15 +71,22 @@ class Edge:
         receive: Receive,
         send: Send,
     ) -> None:
+        if _are_too_many(scope):
+            await respond(send, _TOO_MANY_HEADERS, request_id)
+            return
         method, path = str(scope["method"]), str(scope["path"])
         self._access.check_host(headers.get("host", ""))
-        actor = self._access.check_key(method, path, headers)
-        target = _INFER_PATH.fullmatch(_raw_path(scope))
-        if target is not None and method == "POST":
-            await self._infer(target.group(1), target.group(2), headers, request_id, receive, send)
-            return
-        if target is not None:
+        raw_path = _raw_path(scope)
+        infer, scoring = _INFER_PATH.fullmatch(raw_path), _SCORING_PATH.fullmatch(raw_path)
+        if (infer or scoring) and method != "POST":
             await respond(send, _ONLY_POST, request_id)
+            return
+        actor = self._access.check_key(method, path, headers)
+        if infer is not None:
+            await self._infer(infer[1], infer[2], headers, request_id, receive, send)
+            return
+        if scoring is not None:
+            await self._scoring(scoring[1], scoring[2], headers, request_id, receive, send)
             return
         scope["state"] = {"actor": actor, "request_id": request_id}
         if method not in _BODILESS:
@@ -122,6 +137,14 @@ def _naming(send: Send, request_id: str) -> Send:
         await send(message)
 
     return send_named
+
+
+def _are_too_many(scope: Mapping[str, object]) -> bool:
+    raw = scope["headers"]
+    assert isinstance(raw, list)
+    if len(raw) > _MAX_HEADERS:
+        return True
+    return sum([len(name) + len(value) for name, value in raw]) > _MAX_HEADER_BYTES
 
 
 def _headers(scope: Mapping[str, object]) -> dict[str, str]:

@@ -25,6 +25,12 @@ def read_unload(raw: bytes, version: str | None) -> str | None:
     return wanted_version(_parameters(raw), version, known=("unload_dependents",))
 
 
+def named_version(name: str) -> tuple[str, str | None]:
+    """Model and version of a name as `digits/versions/3`, for clients that can name nothing but a model."""
+    model, _, version = name.partition("/versions/")
+    return model, version or None
+
+
 def wanted_version(parameters: Mapping[str, Any], version: str | None, known: tuple[str, ...]) -> str | None:
     """The version that path or parameters name. Raises `InvalidRequest` for any other parameter."""
     for name in parameters:

@@ -56,7 +56,7 @@ def decode(tensor: Mapping[str, Any], spec: TensorSpec) -> Array:
     datatype = tensor.get("datatype")
     if datatype != spec.datatype:
         raise InvalidRequest(f"datatype must be {spec.datatype}, not {datatype!r}", tensor=spec.name)
-    shape = _shape_of(tensor, spec)
+    shape = shape_of(tensor, spec)
     data = tensor.get("data")
     if isinstance(data, list):
         if datatype in ONLY_BINARY:
@@ -88,7 +88,8 @@ def _name_of(tensor: object) -> str:
     return name
 
 
-def _shape_of(tensor: Mapping[str, Any], spec: TensorSpec) -> tuple[int, ...]:
+def shape_of(tensor: Mapping[str, Any], spec: TensorSpec) -> tuple[int, ...]:
+    """The tensor's declared shape, which fits `spec`."""
     shape = tensor.get("shape")
     if not isinstance(shape, list) or any(type(length) is not int or length < 0 for length in shape):
         raise InvalidRequest("'shape' must be an array of integers of at least 0", tensor=spec.name)

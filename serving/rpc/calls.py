@@ -14,7 +14,7 @@ from serving.inference import Answer
 from serving.protocol.backing import Backing
 from serving.protocol.deadline import timeout_seconds
 from serving.protocol.infer import answer_parameters
-from serving.protocol.repository import wanted_version
+from serving.protocol.repository import named_version, wanted_version
 from serving.rpc.generated import health_pb2
 from serving.rpc.generated import inference_pb2 as pb
 from serving.rpc.messages import parameter_values, read_request, write_answer
@@ -84,16 +84,18 @@ class Calls:
     async def repository_model_load(
         self, request: pb.RepositoryModelLoadRequest, caller: Caller
     ) -> pb.RepositoryModelLoadResponse:
-        version = wanted_version(parameter_values(request.parameters), None, known=())
-        await self._backing.repository.load(request.model_name, version, caller.actor)
+        model, version = named_version(request.model_name)
+        version = wanted_version(parameter_values(request.parameters), version, known=())
+        await self._backing.repository.load(model, version, caller.actor)
         return pb.RepositoryModelLoadResponse()
 
     async def repository_model_unload(
         self, request: pb.RepositoryModelUnloadRequest, caller: Caller
     ) -> pb.RepositoryModelUnloadResponse:
+        model, version = named_version(request.model_name)
         parameters = parameter_values(request.parameters)
-        version = wanted_version(parameters, None, known=("unload_dependents",))
-        await self._backing.repository.unload(request.model_name, version, caller.actor)
+        version = wanted_version(parameters, version, known=("unload_dependents",))
+        await self._backing.repository.unload(model, version, caller.actor)
         return pb.RepositoryModelUnloadResponse()
 
     async def model_infer(self, message: pb.ModelInferRequest, caller: Caller) -> pb.ModelInferResponse:

@@ -91,7 +91,8 @@ def model_twin(method: str, call: str) -> Twin:
 
 
 def repository_twin(call: str) -> Twin:
-    return lambda message: ("POST", f"/v2/repository/models/{quote(message.model_name, safe='')}/{call}")
+    """A load or unload; the name may carry a version, as in the REST path."""
+    return lambda message: ("POST", f"/v2/repository/models/{quote(message.model_name)}/{call}")
 
 
 def fixed_twin(method: str, path: str) -> Twin:

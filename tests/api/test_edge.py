@@ -105,3 +105,19 @@ async def test_host_is_checked_before_anything_else(desk: Desk, host: str, statu
     """Health probes included."""
     async with client(desk, behind=Echo()) as http:
         assert (await http.get("/v2/health/live", headers={"Host": host})).status_code == status
+
+
+@pytest.mark.parametrize(
+    ("count", "value", "status"),
+    [(90, "x", 200), (101, "x", 431), (2, "x" * 17_000, 431), (1, "x" * 31_000, 200)],
+)
+@story
+async def test_headers_are_bounded_in_number_and_size(
+    desk: Desk, count: int, value: str, status: int
+) -> None:
+    """Before anything is done for them."""
+    async with client(desk, behind=Echo()) as http:
+        given = {f"x-{number}": value for number in range(count)}
+        answer = await http.get("/v2/health/live", headers=given)
+    assert answer.status_code == status
+    assert status == 200 or "headers are too many" in answer.json()["error"]

@@ -1,5 +1,6 @@
 """The Open Inference Protocol's other calls, over the whole application."""
 
+from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,19 @@ async def test_index_is_refused_when_its_options_are_no_object(
         answer = await server.http.post("/v2/repository/index", content=content)
         assert answer.status_code == 400
         assert "the body must be empty or" in answer.json()["error"]
+
+
+@story
+async def test_server_answers_what_mlflows_own_does(home: Path, double: MlflowDouble) -> None:
+    """Ping and health for its probes, the version its client asks for."""
+    async with station(home, double) as server:
+        await server.serves("2")
+        for path in ("/ping", "/health"):
+            answer = await server.http.get(path)
+            assert (answer.status_code, answer.content) == (200, b"\n")
+        assert (await server.http.get("/version")).text == installed_version("mlflow")
+        server.server.readiness.is_draining = True
+        assert (await server.http.get("/ping")).status_code == 503
 
 
 ERRORS = (
