@@ -1,4 +1,4 @@
-"""What the log keeps of a failed inference, so that answers need not show it: class, place, shapes, traceback.
+"""What the log keeps of a failed inference, so that answers need not: class, place, shapes, traceback.
 
 Failures of one cause share a fingerprint: the version, the error's class and where it arose.
 """

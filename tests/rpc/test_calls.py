@@ -341,7 +341,11 @@ async def test_key_is_taken_from_either_header(home: Path, double: MlflowDouble)
     from tests.homes import KEY
 
     async with station(home, double, require_infer_key=True) as server, line_to(server) as line:
-        await server.turns()
+
+        async def is_served() -> bool:
+            return bool((await server.alias()).get("served"))
+
+        await eventually(is_served, "the champion is served")
         for metadata in ((), (("x-api-key", "wrong"),)):
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await line.send("ModelInfer", raw_request(), metadata=metadata)
