@@ -11,20 +11,24 @@ from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from random import Random
+from typing import Any, cast
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from sqlalchemy import Engine
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
 from serving.announce import Announcer
-from serving.api.access import Access, KeyFile
+from serving.api.access import Access
 from serving.api.audit import audit_routes
-from serving.api.edge import Edge
+from serving.api.edge import App, Edge
 from serving.api.errors import failure_of
 from serving.api.health import health_routes
+from serving.api.keyring import AdminKeyFile, KeyMirror, Keyring
 from serving.api.models import ModelDetails, model_routes
+from serving.api.rate import RateLimits
 from serving.api.rollback import rollback_routes
 from serving.api.webhook import Signature, secret_in, webhook_routes
 from serving.candidate import Preparation
@@ -71,7 +75,7 @@ log = logging.getLogger(__name__)
 class Server:
     """A running server: its application, and the switch that makes it not ready before it stops."""
 
-    application: Edge
+    application: App
     readiness: Readiness
 
 
@@ -157,7 +161,11 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
         identity = Identity(holder, f"http://{settings.host}:{settings.port}", clock.now())
         heartbeat = Heartbeat(identity, models, health, ledger, clock)
         stack.push_async_callback(heartbeat.leave)
-        await _background(stack, follower.run(), health.run(), heartbeat.run())
+        keyring = Keyring(
+            AdminKeyFile(settings.admin_key_file).digest, KeyMirror(settings.key_mirror_file), ledger
+        )
+        await keyring.refresh()
+        await _background(stack, follower.run(), health.run(), heartbeat.run(), keyring.run())
 
         framework = _framework(metrics)
         for router in (
@@ -176,12 +184,29 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             timeout_seconds=settings.request_timeout_seconds,
         )
         access = Access(
-            KeyFile(settings.admin_key_file).digest,
+            keyring,
+            RateLimits(clock, settings.anonymous_requests_per_second),
+            clock,
             is_loopback=settings.is_loopback,
             require_infer_key=settings.require_infer_key,
             hosts=settings.allowed_hosts,
         )
-        yield Server(Edge(access, endpoint, framework), readiness)
+        yield Server(_crossing(Edge(access, endpoint, framework), settings.cors_allowed), readiness)
+
+
+def _crossing(edge: Edge, origins: list[str]) -> App:
+    """The edge, opened to the web pages of these origins; to none where none is named."""
+    if not origins:
+        return edge
+    headers = ["content-type", "x-api-key", "authorization", "x-request-id", "x-request-key"]
+    told = ["x-model-version", "x-model-variant", "x-request-id", "inference-header-content-length"]
+    return CORSMiddleware(
+        cast(Any, edge),
+        allow_origins=origins,
+        allow_methods=["GET", "POST", "PUT"],
+        allow_headers=headers,
+        expose_headers=told,
+    )
 
 
 def _inference_log(settings: ServingSettings, metrics: Metrics, ledger: Ledger, clock: Clock) -> InferenceLog:

@@ -12,6 +12,8 @@ import numpy as np
 
 from serving.api.access import Access
 from serving.api.edge import App, Edge
+from serving.api.keyring import KeyMirror, Keyring
+from serving.api.rate import RateLimits
 from serving.core.clock import SystemClock
 from serving.core.datatypes import Array
 from serving.core.errors import InvalidRequest
@@ -109,6 +111,10 @@ def client(
         max_body_bytes=max_body_bytes,
         timeout_seconds=timeout_seconds,
     )
-    access = Access(lambda: None, is_loopback=True, require_infer_key=require_infer_key, hosts="")
+    clock = SystemClock()
+    keyring = Keyring(lambda: None, KeyMirror(Path("there-is-none")))
+    access = Access(
+        keyring, RateLimits(clock), clock, is_loopback=True, require_infer_key=require_infer_key, hosts=""
+    )
     transport = httpx.ASGITransport(cast(Any, Edge(access, endpoint, behind)))
     return httpx.AsyncClient(transport=transport, base_url="http://localhost:8080")

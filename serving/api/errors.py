@@ -15,6 +15,7 @@ from serving.core.errors import (
     ModelFailed,
     NotServed,
     Overloaded,
+    RateLimited,
     RegistryUnavailable,
     SignalboxError,
     StoreUnavailable,
@@ -54,6 +55,8 @@ def failure_of(error: Exception) -> Failure:
         return Failure(401, str(error), {"WWW-Authenticate": "Bearer"})
     if isinstance(error, Overloaded):
         return Failure(503, str(error), {"Retry-After": str(math.ceil(error.retry_after_seconds))})
+    if isinstance(error, RateLimited):
+        return Failure(429, str(error), {"Retry-After": str(math.ceil(error.retry_after_seconds))})
     if isinstance(error, ModelFailed):
         who = f"version {error.version} of '{error.model}'"
         return Failure(500, f"{who} failed on this request and no other version could answer it; {_SEE_LOG}")
