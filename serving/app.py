@@ -12,15 +12,19 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from random import Random
+from typing import Any, cast
 
 from sqlalchemy import Engine
+from starlette.middleware.cors import CORSMiddleware
 
 from serving.announce import Announcer
-from serving.api.access import Access, KeyFile
+from serving.api.access import Access
 from serving.api.audit import audit_routes
-from serving.api.edge import Edge
+from serving.api.edge import App, Edge
 from serving.api.health import health_routes
+from serving.api.keyring import AdminKeyFile, KeyMirror, Keyring
 from serving.api.models import ModelDetails, model_routes
+from serving.api.rate import RateLimits
 from serving.api.rollback import rollback_routes
 from serving.api.webhook import Signature, secret_in, webhook_routes
 from serving.candidate import Preparation
@@ -78,7 +82,7 @@ class Server:
     `readiness` has the switch that makes it not ready before it stops.
     """
 
-    application: Edge
+    application: App
     backing: Backing
     readiness: Readiness
 
@@ -177,8 +181,13 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
         identity = Identity(holder, f"http://{settings.host}:{settings.port}", clock.now())
         heartbeat = Heartbeat(identity, models, health, ledger, clock)
         stack.push_async_callback(heartbeat.leave)
+        keyring = Keyring(
+            AdminKeyFile(settings.admin_key_file).digest, KeyMirror(settings.key_mirror_file), ledger
+        )
+        await keyring.refresh()
         preloader = Preloader(memory, partial(standing_of, models))
-        await _background(stack, follower.run(), health.run(), heartbeat.run(), preloader.run())
+        loops = (follower, health, heartbeat, keyring, preloader)
+        await _background(stack, *(loop.run() for loop in loops))
 
         catalogue = Catalogue(routes, models, readiness, statistics)
         framework = framework_with(metrics)
@@ -193,7 +202,9 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
         ):
             framework.include_router(router)
         access = Access(
-            KeyFile(settings.admin_key_file).digest,
+            keyring,
+            RateLimits(clock, settings.anonymous_requests_per_second),
+            clock,
             is_loopback=settings.is_loopback,
             require_infer_key=settings.require_infer_key,
             hosts=settings.allowed_hosts,
@@ -219,7 +230,23 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             max_body_bytes=backing.max_body_bytes,
             timeout_seconds=backing.timeout_seconds,
         )
-        yield Server(Edge(access, endpoint, scoring, framework), backing, readiness)
+        edge = Edge(access, endpoint, scoring, framework)
+        yield Server(_crossing(edge, settings.cors_allowed), backing, readiness)
+
+
+def _crossing(edge: Edge, origins: list[str]) -> App:
+    """The edge, opened to the web pages of these origins; to none where none is named."""
+    if not origins:
+        return edge
+    headers = ["content-type", "x-api-key", "authorization", "x-request-id", "x-request-key"]
+    told = ["x-model-version", "x-model-variant", "x-request-id", "inference-header-content-length"]
+    return CORSMiddleware(
+        cast(Any, edge),
+        allow_origins=origins,
+        allow_methods=["GET", "POST", "PUT"],
+        allow_headers=headers,
+        expose_headers=told,
+    )
 
 
 def _inference_log(settings: ServingSettings, metrics: Metrics, ledger: Ledger, clock: Clock) -> InferenceLog:

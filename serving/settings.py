@@ -30,6 +30,12 @@ class ServingSettings(StoreSettings):
         True, description="Whether a failing champion that somebody set by hand is rolled back too."
     )
     require_infer_key: bool = Field(False, description="Demand a key for inference on loopback too.")
+    anonymous_requests_per_second: float = Field(
+        0.0, ge=0, description="Requests a second that one address without a key may make; 0 is no limit."
+    )
+    cors_origins: str = Field(
+        "", description="Comma-separated origins whose web pages may call this server; none by default."
+    )
     allowed_hosts: str = Field(
         "", description="Comma-separated Host header values accepted on loopback beside localhost."
     )
@@ -108,6 +114,15 @@ class ServingSettings(StoreSettings):
     def log_privacy(self) -> Privacy:
         """Which columns of the inference log are left out or hashed."""
         return Privacy(drop=_globs(self.log_drop), hash=_globs(self.log_hash))
+
+    @property
+    def key_mirror_file(self) -> Path:
+        """What the store said of access keys last, for while it is away."""
+        return self.serving_home / "keys.json"
+
+    @property
+    def cors_allowed(self) -> list[str]:
+        return list(_globs(self.cors_origins))
 
     @property
     def cache_folder(self) -> Path:
