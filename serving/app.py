@@ -12,14 +12,13 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from random import Random
-from typing import Any, cast
 
 from sqlalchemy import Engine
-from starlette.middleware.cors import CORSMiddleware
 
 from serving.announce import Announcer
 from serving.api.access import Access
 from serving.api.audit import audit_routes
+from serving.api.crossing import crossing
 from serving.api.edge import App, Edge
 from serving.api.health import health_routes
 from serving.api.keyring import AdminKeyFile, KeyMirror, Keyring
@@ -231,22 +230,7 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             timeout_seconds=backing.timeout_seconds,
         )
         edge = Edge(access, endpoint, scoring, framework)
-        yield Server(_crossing(edge, settings.cors_allowed), backing, readiness)
-
-
-def _crossing(edge: Edge, origins: list[str]) -> App:
-    """The edge, opened to the web pages of these origins; to none where none is named."""
-    if not origins:
-        return edge
-    headers = ["content-type", "x-api-key", "authorization", "x-request-id", "x-request-key"]
-    told = ["x-model-version", "x-model-variant", "x-request-id", "inference-header-content-length"]
-    return CORSMiddleware(
-        cast(Any, edge),
-        allow_origins=origins,
-        allow_methods=["GET", "POST", "PUT"],
-        allow_headers=headers,
-        expose_headers=told,
-    )
+        yield Server(crossing(edge, settings.cors_allowed), backing, readiness)
 
 
 def _inference_log(settings: ServingSettings, metrics: Metrics, ledger: Ledger, clock: Clock) -> InferenceLog:
