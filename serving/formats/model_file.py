@@ -33,6 +33,7 @@ _TITLES = {
     Kind.COREML: "a Core ML specification",
     Kind.COREML_PACKAGE: "a Core ML package",
 }
+_FORMAT_TITLES = {_FORMATS[kind]: title for kind, title in reversed(_TITLES.items())}
 # What each suffix promises, and how to name a file that is something else.
 _SUFFIXES = {
     Kind.ONNX: (".onnx",),
@@ -94,6 +95,11 @@ def format_of(path: Path) -> Format:
         return _FORMATS[kind]
     what, step = _REFUSED[kind]
     raise ArtifactRefused(f"'{path.name}' is {what}", next_step=step)
+
+
+def title_of(format: Format) -> str:
+    """The format in a sentence: 'an ONNX model'."""
+    return _FORMAT_TITLES[format]
 
 
 def _check_size(path: Path, limits: FileLimits) -> None:
