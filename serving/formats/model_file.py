@@ -80,6 +80,17 @@ def examine(path: Path, limits: FileLimits = DEFAULT_LIMITS) -> Format:
     """
     if not path.exists():
         raise ArtifactRefused(f"there is no file '{path.name}'", next_step="check the path")
+    if not path.is_file() and not path.is_dir():
+        problem = f"'{path.name}' is neither a file nor a folder"
+        raise ArtifactRefused(problem, next_step="check the path")
+    try:
+        return _examined(path, limits)
+    except OSError as error:
+        problem = f"'{path.name}' cannot be read ({error.strerror or type(error).__name__})"
+        raise ArtifactRefused(problem, next_step="check its permissions and that it still exists") from error
+
+
+def _examined(path: Path, limits: FileLimits) -> Format:
     _check_size(path, limits)
     _check_suffix(path, kind_of(path))
     found = format_of(path)
