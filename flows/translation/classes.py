@@ -13,7 +13,7 @@ _LABELS = {"stringClassLabels": np.dtype(np.str_), "int64ClassLabels": np.dtype(
 
 
 def is_classifier(spec: Any) -> bool:
-    return spec.WhichOneof("Type") == "neuralNetworkClassifier"
+    return bool(spec.WhichOneof("Type") == "neuralNetworkClassifier")
 
 
 def class_labels(spec: Any) -> list[str] | list[int]:

@@ -19,7 +19,7 @@ from flows.translation.classes import add_classes, is_classifier
 from flows.translation.features import Feature, feature_of
 from flows.translation.graph import Graph
 from flows.translation.layers.preprocessing import prepared
-from flows.translation.layers.tape import Dim, Tape, Tensor
+from flows.translation.layers.tape import Tape, Tensor
 from flows.translation.layers.walk import EXPORT_AGAIN, Scope, Walk, every_layer, kind_of, unsupported
 from flows.translation.pruning import prune
 from flows.translation.refusal import TranslationRefused, Unsupported
@@ -42,7 +42,8 @@ class _Sequences:
     @classmethod
     def of(cls, layers: Iterable[Any]) -> "_Sequences":
         """A state is declared for one sequence at a time, so a network that takes one has no batch."""
-        found, states = False, set()
+        found = False
+        states: set[str] = set()
         for stored in every_layer(layers):
             kind = kind_of(stored)
             found |= kind in _ALONG_SEQUENCE or (kind == "concat" and stored.concat.sequenceConcat)
@@ -144,9 +145,9 @@ def _leave(tape: Tape, spec: Any, network: Any, scope: Scope) -> None:
 def _declared_form(tape: Tape, blob: Tensor, feature: Feature, network: Any) -> Tensor:
     """Without the axes that Core ML adds on the way in."""
     shape = feature.shape
-    fixed: tuple[Dim, ...] = () if shape is None else tuple(dim for dim in shape if isinstance(dim, int))
-    if shape is not None and len(fixed) == len(shape) and blob.count == int(np.prod(fixed, dtype=np.int64)):
-        return blob if blob.shape == shape else tape.reshape(blob, [int(dim) for dim in fixed])
+    declared = None if shape is None else Tensor(feature.name, shape)
+    if declared is not None and declared.count is not None and declared.count == blob.count:
+        return blob if blob.shape == shape else tape.reshape(blob, declared.sizes() or ())
     if blob.rank != 5 or network.arrayInputShapeMapping != _RANK5_ARRAYS:
         return blob
     if feature.colours is not None:

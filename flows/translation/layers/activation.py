@@ -2,12 +2,11 @@
 
 import math
 
-import numpy as np
 from coremltools.proto import NeuralNetwork_pb2
 
 from flows.translation.layers.layer import Inconsistent, Layer, NoCounterpart, Outputs, column, translates
 from flows.translation.layers.tape import Tape, Tensor
-from serving.core.datatypes import Array
+from flows.translation.layers.weights import flat_array
 
 _PLAIN = {
     "ReLU": "Relu",
@@ -63,17 +62,9 @@ def _per_channel(tape: Tape, layer: Layer, field: str) -> Tensor:
     kind = layer.params.WhichOneof("NonlinearityType")
     chosen = getattr(layer.params, kind)
     x = layer.require_rank(3)
-    stored: Array = np.zeros(0)
-    for count in {1, x.shape[-3]}:
-        try:
-            stored = layer.weights(field, int(count), params=chosen)
-            break
-        except (Inconsistent, ValueError):
-            continue
-    if not stored.size:
-        raise Inconsistent(
-            f"field '{field}' holds neither 1 number nor one for each of {x.shape[-3]} channels"
-        )
+    stored = flat_array(getattr(chosen, field))
+    if stored.size != 1 and isinstance(x.shape[-3], int) and stored.size != x.shape[-3]:
+        raise Inconsistent(f"field '{field}' holds {stored.size} numbers for {x.shape[-3]} channels")
     return tape.constant(column(stored), field)
 
 

@@ -1,11 +1,13 @@
 """Tensors out of nothing or out of a shape: constants, fills, ranges, one-hot vectors, masks."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from onnx import helper
 
 from flows.translation.layers.layer import Inconsistent, Layer, Outputs, translates
 from flows.translation.layers.reshaping import open_shape
-from flows.translation.layers.tape import Tape, Tensor
+from flows.translation.layers.tape import Dim, Tape, Tensor
 
 _MAX_ELEMENTS = 2**31  # a range or fill beyond this is a typing error or an attack
 
@@ -43,9 +45,7 @@ def fill_dynamic(tape: Tape, layer: Layer) -> Outputs:
     return _filled(tape, tape.integers(layer.x), layer.params.value, open_shape(tape, layer.x))
 
 
-def _filled(
-    tape: Tape, shape: Tensor, value: float, known: "list[int | str] | tuple[int | str, ...] | None" = None
-) -> Tensor:
+def _filled(tape: Tape, shape: Tensor, value: float, known: Sequence[Dim] | None = None) -> Tensor:
     number = helper.make_tensor("value", 1, [1], [value])
     if known is None:
         return tape.add("ConstantOfShape", shape, value=number)
@@ -87,7 +87,7 @@ def fixed_range(tape: Tape, layer: Layer) -> Outputs:
     if params.stepSizeValue == 0:
         raise Inconsistent("counts in steps of 0")
     _check_size(abs((params.endValue - params.startValue) / params.stepSizeValue))
-    values = np.arange(params.startValue, params.endValue, params.stepSizeValue, np.float32)
+    values = np.arange(float(params.startValue), float(params.endValue), float(params.stepSizeValue))
     return tape.constant(values)
 
 

@@ -120,7 +120,7 @@ def _recounted(
 
 
 def _sums(marks: Array, kernel: int, stride: int) -> Array:
-    return np.lib.stride_tricks.sliding_window_view(marks, kernel)[::stride].sum(axis=-1)
+    return np.asarray(np.lib.stride_tricks.sliding_window_view(marks, kernel)[::stride].sum(axis=-1))
 
 
 def _pooled_open(tape: Tape, x: Tensor, kind: str, window: Window, excluding: bool, complete: bool) -> Tensor:

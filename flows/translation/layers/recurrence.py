@@ -162,7 +162,7 @@ class _Cell:
         operands: list[Tensor | None] = [self._sequence(), self._stacked(weights), self._stacked(recursions)]
         operands += [self._biases(biases), None, *before]
         if peepholes:
-            operands += [None] * (8 - 1 - len(operands)) + [self._vector(peepholes)]
+            operands += [self._vector(peepholes)]
         results = tape.add_many(
             operator, *operands, outputs=1 + states, **self._attributes(operator, coupled)
         )

@@ -113,7 +113,7 @@ def grid_points(size: int, points: int, method: str) -> Array:
 
 def _weights(grid: Array, size: int) -> Array:
     """(points, size) float32: linear interpolation gives an element 1 minus its distance, or 0."""
-    return np.maximum(0, 1 - np.abs(grid[:, None] - np.arange(size))).astype(np.float32)
+    return np.asarray(np.maximum(0, 1 - np.abs(grid[:, None] - np.arange(size))), np.float32)
 
 
 @dataclass(frozen=True, slots=True)

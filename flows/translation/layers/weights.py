@@ -48,6 +48,13 @@ def array_of(weights: Any, shape: Sequence[int], channel_axis: int = 0) -> Array
     return _decoded(values.reshape(shape), weights.quantization, channel_axis)
 
 
+def flat_array(weights: Any) -> Array:
+    """Values that are stored unpacked, however many there are."""
+    if weights.floatValue:
+        return np.array(weights.floatValue, np.float32)
+    return _whole(weights.float16Value, np.dtype("<f2")).astype(np.float16)
+
+
 def _whole(stored: bytes, dtype: "np.dtype[Any]") -> Array:
     if len(stored) % dtype.itemsize:
         raise DamagedWeights(f"{len(stored)} bytes, which is no whole number of {dtype.itemsize}-byte values")
