@@ -211,7 +211,9 @@ _CNN = [
             nn.BatchNorm2d(6),
             nn.ReLU(),
             nn.MaxPool2d(3, 2, 1),
-            Residual(nn.Conv2d(6, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 6, 3, padding=1)),
+            Residual(
+                nn.Conv2d(6, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 6, 3, padding=1)
+            ),
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
             nn.Linear(6, 4),
@@ -249,8 +251,16 @@ _CONVOLUTION = [
         *_BATCH,
     ),
     _case("convolution", "transposed_one_axis", lambda: nn.ConvTranspose1d(4, 3, 4, stride=2), (2, 4, 6)),
-    _case("convolution", "transposed_three_axes", lambda: nn.ConvTranspose3d(2, 3, 2, stride=2), (1, 2, 3, 4, 5)),
-    _case("convolution", "computed_weights", _f(lambda x, w: functional.conv2d(x, w)), (1, 4, 6, 6), (5, 4, 3, 3)),
+    _case(
+        "convolution", "transposed_three_axes", lambda: nn.ConvTranspose3d(2, 3, 2, stride=2), (1, 2, 3, 4, 5)
+    ),
+    _case(
+        "convolution",
+        "computed_weights",
+        _f(lambda x, w: functional.conv2d(x, w)),
+        (1, 4, 6, 6),
+        (5, 4, 3, 3),
+    ),
 ]
 _MLP = [
     _case(
@@ -262,7 +272,9 @@ _MLP = [
     _case(
         "mlp",
         "classifier",
-        lambda: nn.Sequential(nn.Linear(7, 9), nn.BatchNorm1d(9), nn.LeakyReLU(0.2), nn.Linear(9, 4), nn.Softmax(1)),
+        lambda: nn.Sequential(
+            nn.Linear(7, 9), nn.BatchNorm1d(9), nn.LeakyReLU(0.2), nn.Linear(9, 4), nn.Softmax(1)
+        ),
         (2, 7),
     ),
     _case("mlp", "per_step", lambda: nn.Sequential(nn.Linear(5, 6, bias=False), nn.Sigmoid()), (2, 3, 5)),
@@ -289,7 +301,11 @@ _TRANSFORMER = [
     _case("transformer", "encoder_block", lambda: Attention(8, 2), (2, 5, 8)),
     _case("transformer", "two_blocks", lambda: nn.Sequential(Attention(8, 4), Attention(8, 2)), (1, 6, 8)),
     NetworkCase(
-        "embedded_block", "transformer", lambda: nn.Sequential(nn.Embedding(30, 8), Attention(8, 2)), [(1, 7)], tokens=30
+        "embedded_block",
+        "transformer",
+        lambda: nn.Sequential(nn.Embedding(30, 8), Attention(8, 2)),
+        [(1, 7)],
+        tokens=30,
     ),
 ]
 _NORMALIZATION = [
@@ -375,12 +391,16 @@ _ACTIVATION = [
 ]
 _ELEMENTWISE = [
     _case("elementwise", "arithmetic", _f(lambda x, y: (x * y - x) / (y.abs() + 1)), (2, 3, 4), (1, 3, 1)),
-    _case("elementwise", "powers", _f(lambda x: torch.sqrt(x.abs() + 1) ** 3 + torch.rsqrt(x * x + 1)), (2, 5)),
+    _case(
+        "elementwise", "powers", _f(lambda x: torch.sqrt(x.abs() + 1) ** 3 + torch.rsqrt(x * x + 1)), (2, 5)
+    ),
     _case("elementwise", "exponents", _f(lambda x: torch.log(torch.exp(x) + 1)), (2, 5)),
     _case("elementwise", "angles", _f(lambda x: torch.sin(x) * torch.cos(x) + torch.atan(x)), (2, 5)),
     _case("elementwise", "rounding", _f(lambda x: torch.floor(x) + torch.ceil(x) * torch.sign(x)), (2, 5)),
     _case("elementwise", "comparison", _f(lambda x, y: torch.where(x > y, x, y * 2)), (2, 5), (2, 5)),
-    _case("elementwise", "extremes", _f(lambda x, y: torch.maximum(x, y) - torch.minimum(x, y)), (2, 5), (5,)),
+    _case(
+        "elementwise", "extremes", _f(lambda x, y: torch.maximum(x, y) - torch.minimum(x, y)), (2, 5), (5,)
+    ),
     _case("elementwise", "clamp", _f(lambda x: torch.clamp(x, -0.5, 0.7)), (2, 5)),
     _case("elementwise", "erf", _f(lambda x: torch.erf(x)), (2, 5)),
 ]

@@ -36,6 +36,14 @@ class Single:
         return f"{self.operator} {self.note}".strip()
 
 
+def floats(values: Any) -> Array:
+    return np.array(values, np.float32)
+
+
+def whole(values: Any) -> Array:
+    return np.array(values, np.int32)
+
+
 def _target(version: int) -> Any:
     import coremltools as ct
 

@@ -8,7 +8,7 @@ import pytest
 
 from serving.core.datatypes import Array
 from tests.flows.translation.parity import quiet
-from tests.flows.translation.programs import built, ran
+from tests.flows.translation.programs import built, floats, ran, whole
 
 with quiet():
     from coremltools.converters.mil import Builder as mb
@@ -37,9 +37,11 @@ def test_branch_is_taken_when_its_condition_says_so(sign: float) -> None:
 
     def body(x: Any) -> Any:
         positive = mb.greater(x=mb.reduce_sum(x=x, axes=[0], keep_dims=False), y=0.0)
-        return mb.cond(pred=positive, _true_fn=lambda: mb.mul(x=x, y=2.0), _false_fn=lambda: mb.add(x=x, y=10.0))
+        return mb.cond(
+            pred=positive, _true_fn=lambda: mb.mul(x=x, y=2.0), _false_fn=lambda: mb.add(x=x, y=10.0)
+        )
 
-    x = np.float32([1, 2, 3]) * sign
+    x = floats([1, 2, 3]) * sign
     _same(_answers(body, x), x * 2 if sign > 0 else x + 10)
 
 
@@ -57,7 +59,7 @@ def test_loop_goes_round_when_its_condition_holds(rounds: int) -> None:
     total = X[0]
     for _ in range(rounds):
         total = total * 0.5 + X[0]
-    _same(_answers(body, X[0], np.int32([rounds]).reshape(1)), np.int32(rounds), total)
+    _same(_answers(body, X[0], whole([rounds])), whole(rounds), total)
 
 
 def test_list_is_read_as_written_when_it_grew() -> None:
@@ -70,8 +72,8 @@ def test_list_is_read_as_written_when_it_grew() -> None:
         ls = mb.list_scatter(ls=ls, indices=[0], value=mb.expand_dims(x=x, axes=[0]))
         return mb.list_gather(ls=ls, indices=[3, 0, 1]), mb.list_read(ls=ls, index=3), mb.list_length(ls=ls)
 
-    x = np.float32([1, 2, 3])
-    _same(_answers(body, x, np.int32([3])), np.stack([x * 3, x, x]), x * 3, np.int32(4))
+    x = floats([1, 2, 3])
+    _same(_answers(body, x, whole([3])), np.stack([x * 3, x, x]), x * 3, whole(4))
 
 
 def test_tensors_are_joined_when_stacked_or_interleaved() -> None:
@@ -108,12 +110,12 @@ def test_dequantised_values_return_when_quantised() -> None:
     """Quantising and back keeps a value to half a step, per channel too."""
 
     def body(x: Any) -> Any:
-        scale, zero = np.float32([0.05, 0.02, 0.1]), np.int8([1, -2, 3])
+        scale, zero = floats([0.05, 0.02, 0.1]), np.array([1, -2, 3], np.int8)
         small = mb.quantize(input=x, scale=scale, zero_point=zero, axis=1, output_dtype="int8")
         return mb.dequantize(input=small, scale=scale, zero_point=zero, axis=1)
 
     (given,) = _answers(body, X, version=17)
-    steps = np.float32([0.05, 0.02, 0.1]).reshape(1, 3, 1)
+    steps = floats([0.05, 0.02, 0.1]).reshape(1, 3, 1)
     inside = np.abs(X / steps) < 120
     assert np.all(np.abs(given - X)[inside] <= (np.broadcast_to(steps, X.shape) / 2 + 1e-6)[inside])
 
@@ -126,7 +128,9 @@ def test_shapes_are_computed_when_dimensions_are_dynamic() -> None:
         half = mb.floor_div(x=rows, y=2)
         both = mb.concat(values=[half, 2], axis=0)
         return (
-            mb.slice_by_index(x=x, begin=mb.concat(values=[half, 0], axis=0), end=[0, 3], end_mask=[True, False]),
+            mb.slice_by_index(
+                x=x, begin=mb.concat(values=[half, 0], axis=0), end=[0, 3], end_mask=[True, False]
+            ),
             mb.slice_by_index(x=x, begin=both, end=[0, 4], squeeze_mask=[True, False]),
             mb.slice_by_size(x=x, begin=[0, 1], size=both),
             mb.tile(x=x, reps=mb.concat(values=[1, half], axis=0)),
@@ -151,3 +155,12 @@ def test_shapes_are_computed_when_dimensions_are_dynamic() -> None:
             np.pad(x, ((half, 0), (0, 1)), constant_values=7.0),
             x.reshape(2, rows, 2),
         )
+
+
+def test_products_are_summed_when_an_equation_says_how() -> None:
+    """Einsum in the forms that Core ML knows."""
+    left = _RANDOM.normal(size=(2, 3, 4, 5)).astype(np.float32)
+    right = _RANDOM.normal(size=(2, 5, 4, 6)).astype(np.float32)
+    equation = "nchw,nwhu->nchu"
+    given = _answers(lambda x, y: mb.einsum(values=(x, y), equation=equation), left, right)
+    _same(given, np.einsum(equation, left, right))

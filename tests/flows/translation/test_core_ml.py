@@ -12,6 +12,7 @@ from torch import nn
 
 from flows.translation.core_ml import Translation, translate
 from tests.flows.translation.parity import quiet
+from tests.flows.translation.programs import floats
 
 with quiet():
     import coremltools as ct
@@ -127,7 +128,7 @@ def test_single_file_is_translated_when_it_holds_a_program(tmp_path: Path) -> No
         source = tmp_path / "tiny.mlmodel"
         source.write_bytes(model.get_spec().SerializeToString())
     translation = translate(source, tmp_path / "tiny.onnx")
-    x = np.float32([[1, -2, 3], [-4, 5, -6]])
+    x = floats([[1, -2, 3], [-4, 5, -6]])
     (given,) = onnxruntime.InferenceSession(tmp_path / "tiny.onnx").run(None, {"x": x})
     assert translation.operators == {"mul": 1, "relu": 1}
     np.testing.assert_array_equal(given, np.maximum(x * 2, 0))

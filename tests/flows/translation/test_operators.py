@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from serving.core.datatypes import Array
-from tests.flows.translation.programs import Single, answered, expected
+from tests.flows.translation.programs import Single, answered, expected, floats, whole
 
 _RANDOM = np.random.default_rng(5)
 
@@ -231,10 +231,10 @@ GATHERS = [
         {"axis": -1},
         expected=lambda x, indices, axis: x[:, :, indices],
     ),
-    Single("gather", {"x": X, "indices": np.int32([[1, 0], [2, 2]])}, {"axis": 1, "batch_dims": 1}, 16),
+    Single("gather", {"x": X, "indices": whole([[1, 0], [2, 2]])}, {"axis": 1, "batch_dims": 1}, 16),
     Single(
         "gather",
-        {"x": X, "indices": np.int32([[1, 0], [2, 3]])},
+        {"x": X, "indices": whole([[1, 0], [2, 3]])},
         {"axis": 2, "batch_dims": 1},
         17,
         lambda x, indices, **_: np.stack([x[0][:, indices[0]], x[1][:, indices[1]]]),
@@ -244,7 +244,7 @@ GATHERS = [
     Single("gather_nd", {"x": X, "indices": _PAIRS}, expected=lambda x, indices: x[tuple(indices.T)]),
     Single(
         "gather_nd",
-        {"x": X, "indices": np.int32([[1], [2]])},
+        {"x": X, "indices": whole([[1], [2]])},
         {"batch_dims": 1},
         16,
         lambda x, indices, batch_dims: np.stack([x[0, 1], x[1, 2]]),
@@ -276,7 +276,7 @@ GATHERS = [
     ),
     Single(
         "one_hot",
-        {"indices": np.int32([2, 0, 1])},
+        {"indices": whole([2, 0, 1])},
         {"one_hot_vector_size": 4, "axis": 0, "on_value": 3.0, "off_value": -1.0},
         expected=lambda indices, **_: np.eye(4, dtype=np.float32)[indices].T * 4 - 1,
     ),
@@ -353,7 +353,7 @@ LINEAR = [
     Single(
         "batch_norm",
         {"x": IMAGE},
-        {"mean": np.float32([1, 0, 2, -1]), "variance": np.float32([1, 2, 3, 4]), "epsilon": 0.5},
+        {"mean": floats([1, 0, 2, -1]), "variance": floats([1, 2, 3, 4]), "epsilon": 0.5},
         expected=lambda x, mean, variance, epsilon: (
             (x - mean.reshape(-1, 1, 1)) / np.sqrt(variance.reshape(-1, 1, 1) + epsilon)
         ),
@@ -367,7 +367,7 @@ LINEAR = [
     Single(
         "quantize",
         {"input": X * 9},
-        {"scale": np.float32([0.02, 0.1, 0.5]), "axis": 1, "output_dtype": "uint8"},
+        {"scale": floats([0.02, 0.1, 0.5]), "axis": 1, "output_dtype": "uint8"},
         17,
         note="per channel",
     ),

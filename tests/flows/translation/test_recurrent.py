@@ -47,7 +47,12 @@ def _weights(gates: int) -> Weights:
 
 
 def _lstm(
-    x: Array, hidden: Array, cell: Array, weights: Weights, names: tuple[str, str, str], peephole: Array | None
+    x: Array,
+    hidden: Array,
+    cell: Array,
+    weights: Weights,
+    names: tuple[str, str, str],
+    peephole: Array | None,
 ) -> tuple[Array, Array, Array]:
     """Input, forget, output and cell gates; the peephole lets the first three see the cell."""
     gate, inner, outer = (ACTIVATIONS[name] for name in names)
@@ -62,7 +67,9 @@ def _lstm(
     return np.stack(steps), hidden, cell
 
 
-def _gru(x: Array, hidden: Array, weights: Weights, names: tuple[str, str], after: Array | None = None) -> Array:
+def _gru(
+    x: Array, hidden: Array, weights: Weights, names: tuple[str, str], after: Array | None = None
+) -> Array:
     """Reset, new and update gates; `after`, the input's bias, means that reset comes after the product."""
     gate, new = (ACTIVATIONS[name] for name in names)
     (wr, wo, wz), (rr, ro, rz) = np.split(weights.inner, 3), np.split(weights.outer, 3)

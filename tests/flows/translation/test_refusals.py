@@ -107,7 +107,9 @@ def test_every_unsupported_form_is_named_when_operators_are_known(tmp_path: Path
         resized = mb.resize_bilinear(
             x=image, target_size_height=1, target_size_width=4, sampling_mode="ALIGN_CORNERS", name="thin"
         )
-        windows = mb.scatter(data=x, indices=[0], updates=np.ones((1, 40), np.float32), mode="div", name="cut")
+        windows = mb.scatter(
+            data=x, indices=[0], updates=np.ones((1, 40), np.float32), mode="div", name="cut"
+        )
         return resized, mb.lstm(
             x=mb.reshape(x=windows, shape=[4, 8, 5]),
             initial_h=np.zeros((8, 2), np.float32),
@@ -144,7 +146,9 @@ def test_state_is_refused_when_the_program_keeps_one(tmp_path: Path) -> None:
         def program(x: Any, memory: Any) -> Any:
             return mb.add(x=x, y=mb.cast(x=mb.read_state(input=memory, name="kept"), dtype="fp32"))
 
-        ct.convert(program, convert_to="mlprogram", minimum_deployment_target=ct.target.iOS18).save(str(source))
+        ct.convert(program, convert_to="mlprogram", minimum_deployment_target=ct.target.iOS18).save(
+            str(source)
+        )
     refused = _refused(source, tmp_path)
     assert refused.operator == "read_state"
     assert "keeps a state between calls" in str(refused)
@@ -204,7 +208,9 @@ def test_weight_is_named_when_its_file_is_cut(package: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("offset", [8, 128, 2**20, 2**63])
-def test_weight_is_named_when_its_offset_points_to_nothing(offset: int, package: Path, tmp_path: Path) -> None:
+def test_weight_is_named_when_its_offset_points_to_nothing(
+    offset: int, package: Path, tmp_path: Path
+) -> None:
     """Inside the header, into another weight's data, beyond the file, beyond any file."""
 
     def change(spec: Any) -> None:
@@ -219,7 +225,9 @@ def test_weight_is_named_when_its_offset_points_to_nothing(offset: int, package:
     assert "cannot be read" in str(refused)
 
 
-def test_weight_is_named_when_its_record_claims_more_than_the_file_holds(package: Path, tmp_path: Path) -> None:
+def test_weight_is_named_when_its_record_claims_more_than_the_file_holds(
+    package: Path, tmp_path: Path
+) -> None:
     """The size in the record is not believed."""
     path = _weights(package)
     content = bytearray(path.read_bytes())

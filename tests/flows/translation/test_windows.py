@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from serving.core.datatypes import Array
-from tests.flows.translation.programs import Single, answered, expected
+from tests.flows.translation.programs import Single, answered, expected, floats, whole
 
 _RANDOM = np.random.default_rng(8)
 
@@ -143,10 +143,10 @@ def _avg_pool(x: Array, pad_type: str, exclude_padding_from_average: bool, **res
     )
 
 
-def _l2_pool(x: Array, **rest: Any) -> Array:
-    return np.sqrt(
-        _pooled(x**2, rest.pop("pad_type"), F.avg_pool2d, 0, **rest) * np.prod(rest["kernel_sizes"])
-    )
+def _l2_pool(x: Array, pad_type: str, **rest: Any) -> Array:
+    mean = _pooled(x**2, pad_type, F.avg_pool2d, 0, **rest)
+    root: Array = np.sqrt(mean * np.prod(rest["kernel_sizes"]))
+    return root
 
 
 _WINDOW = {"kernel_sizes": [3, 2], "strides": [2, 3]}
@@ -239,9 +239,9 @@ RESIZES = [
     *(
         Single(
             "resize",
-            {"x": IMAGE, **({} if fixed else {"shape": np.int32([9, 0])})},
+            {"x": IMAGE, **({} if fixed else {"shape": whole([9, 0])})},
             {
-                **({"shape": np.int32([9, 0])} if fixed else {}),
+                **({"shape": whole([9, 0])} if fixed else {}),
                 "resized_dims": np.uint32(2),
                 "sampling_mode": "UNALIGN_CORNERS",
             },
@@ -255,7 +255,7 @@ RESIZES = [
         "resize",
         {"x": IMAGE},
         {
-            "shape": np.int32([9, 5]),
+            "shape": whole([9, 5]),
             "resized_dims": np.uint32(2),
             "interpolation_mode": "NEAREST_NEIGHBOR",
             "sampling_mode": "UNALIGN_CORNERS",
@@ -283,7 +283,7 @@ def _sampled(x: Array, coordinates: Array, mode: str, corners: bool, padding: st
 
 
 _POINTS = (_noise(1, 3, 5, 2) * 0.8).astype(np.float32)
-_SPAN = np.float32([10, 7])
+_SPAN = floats([10, 7])
 
 
 def _resampled(coordinates: str, corners: bool, points: Array, note: str) -> Single:
@@ -311,9 +311,9 @@ SAMPLES = [
     _resampled("unnormalized", False, ((_POINTS + 1) * _SPAN - 1) / 2, "pixels, edges"),
     Single(
         "crop_resize",
-        {"x": _noise(2, 4, 7, 10), "boxes": np.float32([[1, 2, 4, 8.5], [-2, 0, 6, 9], [0, 3, 5.5, 12]])},
+        {"x": _noise(2, 4, 7, 10), "boxes": floats([[1, 2, 4, 8.5], [-2, 0, 6, 9], [0, 3, 5.5, 12]])},
         {
-            "box_indices": np.int32([1, 0, 1]),
+            "box_indices": whole([1, 0, 1]),
             "target_height": 3,
             "target_width": 2,
             "sampling_mode": "ALIGN_CORNERS",

@@ -81,7 +81,8 @@ class Inverted(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.body(x)
+        answer: Tensor = x + self.body(x)
+        return answer
 
 
 def mobilenet() -> nn.Module:
@@ -138,7 +139,8 @@ class Upscaler(nn.Module):
         self.dilated = nn.ConvTranspose2d(6, 3, 3, 1, 2, dilation=2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.dilated(F.gelu(self.grouped(self.shuffle(self.body(x)))))
+        answer: Tensor = self.dilated(F.gelu(self.grouped(self.shuffle(self.body(x)))))
+        return answer
 
 
 class Resizes(nn.Module):

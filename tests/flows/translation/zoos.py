@@ -26,7 +26,7 @@ class Arithmetic(nn.Module):
             torch.atanh(x.clamp(-0.7, 0.7)),
             x.ceil() + x.floor() + x.round() + x.sign(),
             x.clamp(min=-0.3) + x.clamp(max=0.4),
-            x.square() + 1 / positive,
+            x.square() + y / positive,
         )
 
 
