@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.flows.translation import sequences, vision, zoos
-from tests.flows.translation.parity import Case
+from tests.flows.translation.parity import Case, quiet
 
 _STARTS = torch.Generator().manual_seed(11)
 
@@ -91,7 +91,7 @@ def _newest() -> dict[str, Any]:
 
 def _vision() -> list[Case]:
     return [
-        Case("lenet", "convolutional", vision.lenet, (_image(1, 12, 12),)),
+        Case("lenet", "convolutional", vision.lenet, (_image(1, 16, 16),)),
         Case("resnet", "convolutional", vision.resnet, (_image(3, 32, 32),)),
         Case("mobilenet", "convolutional", vision.mobilenet, (_image(3, 16, 16),)),
         Case("densenet", "convolutional", vision.Dense, (_image(4, 9, 7, 2),)),
@@ -99,7 +99,8 @@ def _vision() -> list[Case]:
         Case("unet", "encoder-decoder", vision.UNet, (_image(3, 16, 16),)),
         Case("upscaler", "encoder-decoder", vision.Upscaler, (_image(3, 6, 5),)),
         Case("resizes", "resizing", vision.Resizes, (_image(2, 6, 8),)),
-        Case("warped", "resizing", vision.Warped, (_image(2, 7, 8), _noise(1, 2, 3), _noise(1, 4, 5, 2) * 0.7)),
+        Case("newer resizes", "resizing", vision.NewerResizes, (_image(2, 6, 8),), options=_newest()),
+        Case("warped", "resizing", vision.Warped, (_image(2, 7, 8), _noise(1, 4, 5, 2) * 0.7)),
         Case("pools", "pooling", vision.Pools, (_image(3, 12, 10),)),
         Case("pools 1d 3d", "pooling", vision.PoolsOneAndThree, (_noise(2, 3, 11), _noise(1, 2, 6, 7, 5))),
         Case("norms", "normalisation", vision.Norms, (_image(8, 6, 5, 2),)),
@@ -127,7 +128,13 @@ def _sequences() -> list[Case]:
         Case("gru layers", "recurrent", partial(sequences.Gru, 2, True), steps),
         Case("elman", "recurrent", sequences.Elman, steps),
         Case("encoder", "transformer", sequences.Encoder, (_whole(50, 2, 6),)),
-        Case("encoder fused", "transformer", partial(sequences.Encoder, True), (_whole(50, 2, 6),), options=_newest()),
+        Case(
+            "encoder fused",
+            "transformer",
+            partial(sequences.Encoder, True),
+            (_whole(50, 2, 6),),
+            options=_newest(),
+        ),
         Case("causal", "transformer", sequences.CausalAttention, (_noise(2, 6, 16),)),
         Case("text", "convolution over time", sequences.TextConvolution, (_whole(30, 2, 7),)),
         Case("wavenet", "convolution over time", sequences.Separated, (_noise(1, 4, 10),)),
@@ -140,7 +147,9 @@ def _zoos() -> list[Case]:
         # Not at fp16: floor, ceil and the like jump where rounding moves a value over an edge.
         Case("arithmetic", "elementwise", zoos.Arithmetic, pair, half=False),
         Case("choices", "elementwise", zoos.Choices, pair, half=False),
-        Case("integers", "elementwise", zoos.Integers, (_whole(9, 2, 5, low=-9), _whole(9, 2, 5)), half=False),
+        Case(
+            "integers", "elementwise", zoos.Integers, (_whole(9, 2, 5, low=-9), _whole(9, 2, 5)), half=False
+        ),
         Case("activations", "activation", zoos.Activations, (_noise(2, 4, 6),)),
         Case("reductions", "reduction", zoos.Reductions, (_noise(2, 4, 6),)),
         Case("orders", "reduction", zoos.Orders, (_noise(2, 4, 6),)),
@@ -155,7 +164,9 @@ def _compressed() -> list[Case]:
     image = (_image(4, 6, 6),)
     newest = _newest()
     return [
-        Case("palette", "compressed weights", lambda: _few_values(_compressible()), image, compress=_palettised),
+        Case(
+            "palette", "compressed weights", lambda: _few_values(_compressible()), image, compress=_palettised
+        ),
         Case(
             "palette ios18",
             "compressed weights",
@@ -164,7 +175,13 @@ def _compressed() -> list[Case]:
             compress=_palettised,
             options=newest,
         ),
-        Case("linear 8 bit", "compressed weights", lambda: _on_grid(_compressible()), image, compress=_quantised),
+        Case(
+            "linear 8 bit",
+            "compressed weights",
+            lambda: _on_grid(_compressible()),
+            image,
+            compress=_quantised,
+        ),
         Case(
             "linear ios18",
             "compressed weights",
@@ -225,4 +242,5 @@ def _dynamic() -> list[Case]:
     ]
 
 
-CASES = {case.name: case for case in [*_vision(), *_sequences(), *_zoos(), *_compressed(), *_dynamic()]}
+with quiet():
+    CASES = {case.name: case for case in [*_vision(), *_sequences(), *_zoos(), *_compressed(), *_dynamic()]}
