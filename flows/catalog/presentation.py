@@ -29,7 +29,7 @@ def version_tags(description: Description) -> dict[str, str]:
         Tag.FORMAT: description.format,
         Tag.ARCHITECTURE: description.architecture,
         Tag.SIZE_BYTES: str(description.size_bytes),
-        Tag.PARAMETERS: "" if description.parameter_count is None else str(description.parameter_count),
+        Tag.PARAMETERS: _number(description.parameter_count),
         Tag.PRODUCER: _producer(description),
         Tag.REQUIRES: _requires(description),
         Tag.LABELS: _labels(told.labels),
@@ -45,8 +45,8 @@ def run_params(description: Description) -> dict[str, str]:
     params = {
         "format": description.format,
         "architecture": description.architecture,
-        "parameter_count": str(description.parameter_count or ""),
-        "layer_count": str(description.layer_count or ""),
+        "parameter_count": _number(description.parameter_count),
+        "layer_count": str(description.layer_count),
         "size_bytes": str(description.size_bytes),
         "producer": _producer(description),
         "requires": _requires(description),
@@ -123,6 +123,10 @@ def _tensors(description: Description) -> Iterator[tuple[str, str, str]]:
 def _layers(description: Description) -> list[tuple[str, str, str]]:
     weighted = [layer for layer in description.layers if layer.parameter_count]
     return [(each.name, each.kind, f"{each.parameter_count:,}") for each in weighted[:_LAYERS_NAMED]]
+
+
+def _number(value: int | None) -> str:
+    return "" if value is None else str(value)
 
 
 def _producer(description: Description) -> str:
