@@ -50,7 +50,7 @@ def described(known: VersionReports) -> dict[str, Any]:
     body = known.description
     told: Mapping[str, Any] = body.get("told") or {}
     runtimes: Mapping[str, str] = body.get("runtimes") or {}
-    needed = [f"{name}{wanted}" for name, wanted in runtimes.items()]
+    needed = [f"{name}{wanted}" for name, wanted in runtimes.items() if name.islower()]
     names = ("parameter_count", "layer_count", "operators", "opsets", "producer", "producer_version")
     return {
         **{name: body.get(name) for name in names},
