@@ -7,18 +7,19 @@ import getpass
 from collections.abc import Callable
 from typing import Any
 
-from prefect import flow
+from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
+from flows.catalog.descriptions import Descriptions
 from flows.catalog.policy import ValidationPolicy
 from flows.catalog.render import headline, markdown, rows
 from flows.catalog.report import ValidationReport, mark, record
 from flows.catalog.validate import Validation, run
 from flows.publication import artifact_key
 from flows.wiring import Wiring, wired
-from serving.core.errors import NotServed, SignalboxError
+from serving.core.errors import ArtifactRefused, NotServed, SignalboxError
 from serving.core.model import VersionRef
 from serving.store.rollouts import Rollout
 
@@ -32,6 +33,7 @@ def validate_model(model: str, version: int | str, requested_by: str | None = No
             report = run(Validation(VersionRef(model, str(version).strip())), wiring.settings, wiring.clock)
             record(wiring.engine, report, actor)
             mark(wiring.registry, report)
+            _describe(wiring, VersionRef(report.model, report.version))
         except NotServed as error:
             return Failed(name="Refused", message=str(error))
         except SignalboxError as error:
@@ -53,6 +55,15 @@ def validator(wiring: Wiring) -> Callable[[Rollout, str | None], ValidationRepor
         return report
 
     return validate
+
+
+def _describe(wiring: Wiring, ref: VersionRef) -> None:
+    """Put a description on record where there is none, as of a version that was registered by hand."""
+    descriptions = Descriptions(wiring.settings, wiring.engine, wiring.client, wiring.registry)
+    try:
+        descriptions.of(wiring.registry.version(ref), wiring.clock.now())
+    except ArtifactRefused as refused:
+        get_run_logger().warning("not described: %s", refused)
 
 
 def _publish(report: ValidationReport) -> None:

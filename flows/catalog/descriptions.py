@@ -91,6 +91,10 @@ class Descriptions:
         """
         found = stored(self._engine, version)
         if found is None:
-            found = described(self._cache.fetch(version).root)
+            found = self.made(version)
             record(self._engine, version.ref, found, now)
         return found
+
+    def made(self, version: ModelVersion) -> Description:
+        """Made anew and not recorded."""
+        return described(self._cache.fetch(version).root)

@@ -14,7 +14,7 @@ from flows.cli.db import db_app
 from flows.cli.down import down
 from flows.cli.drift import drift
 from flows.cli.health import health
-from flows.cli.models import models
+from flows.cli.models import models_app
 from flows.cli.promote import promote
 from flows.cli.rollback import rollback
 from flows.cli.rollouts import rollouts
@@ -30,11 +30,12 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (up, down, status, serve, models, promote, rollouts, rollback, health, drift, validate):
+for command in (up, down, status, serve, promote, rollouts, rollback, health, drift, validate):
     app.command()(command)
 app.add_typer(alerts_app, name="alerts")
 app.add_typer(audit_app, name="audit")
 app.add_typer(db_app, name="db")
+app.add_typer(models_app, name="models")
 
 
 @app.command()
