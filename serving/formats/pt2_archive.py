@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 import torch
 from torch._export.serde.schema import SCHEMA_VERSION
@@ -174,7 +174,7 @@ class _Records:
 
     def _bytes(self, name: str) -> bytes:
         try:
-            return cast(bytes, self._reader.get_record(name))
+            return self._reader.get_record(name)
         except RuntimeError:
             self._refuse(f"is damaged or lacks '{name}'")
 
