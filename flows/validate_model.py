@@ -19,7 +19,7 @@ from flows.catalog.report import ValidationReport, mark, record
 from flows.catalog.validate import Validation, run
 from flows.publication import artifact_key
 from flows.wiring import Wiring, wired
-from serving.core.errors import ArtifactRefused, NotServed, SignalboxError
+from serving.core.errors import NotServed, SignalboxError
 from serving.core.model import VersionRef
 from serving.store.rollouts import Rollout
 
@@ -62,8 +62,8 @@ def _describe(wiring: Wiring, ref: VersionRef) -> None:
     descriptions = Descriptions(wiring.settings, wiring.engine, wiring.client, wiring.registry)
     try:
         descriptions.of(wiring.registry.version(ref), wiring.clock.now())
-    except ArtifactRefused as refused:
-        get_run_logger().warning("not described: %s", refused)
+    except SignalboxError as error:
+        get_run_logger().warning("not described: %s", error)
 
 
 def _publish(report: ValidationReport) -> None:

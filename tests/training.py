@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tests.models import onnx_adder, onnx_raises_on_negative, onnx_wrong_shape, save_torch_script
+from tests.models import onnx_adder, onnx_net, onnx_raises_on_negative, onnx_wrong_shape, save_torch_script
 
 _SLOW_STEPS = 40_000  # about 60 ms
 
@@ -47,6 +47,21 @@ def _log_onnx(make: Callable[[Path], Path]) -> Any:
     import mlflow.onnx
 
     return mlflow.onnx.log_model(_from_file(make), name="model", pip_requirements=["onnxruntime"])
+
+
+def _log_net(channels: int) -> Any:
+    """With a signature, as MLflow's own examples do."""
+    import mlflow.onnx
+    import numpy as np
+    from mlflow.models import infer_signature
+
+    x, y = np.zeros((1, 1, 8, 8), np.float32), np.zeros((1, 10), np.float32)
+    return mlflow.onnx.log_model(
+        _from_file(lambda folder: onnx_net(folder, channels)),
+        name="model",
+        signature=infer_signature({"x": x}, {"y": y}),
+        pip_requirements=["onnxruntime"],
+    )
 
 
 def _log_torch(body: str) -> Any:
@@ -91,6 +106,7 @@ def _log(recipe: str) -> LoggedModel:
     slow = f"    y = x\n    for _ in range({_SLOW_STEPS}):\n        y = y + 0.0\n    return y + {constant}"
     recipes: dict[str, Callable[[], Any]] = {
         "onnx": lambda: _log_onnx(lambda folder: onnx_adder(folder, float(constant))),
+        "net": lambda: _log_net(int(constant)),
         "torch": lambda: _log_torch(f"    return x + {constant}"),
         "slow": lambda: _log_torch(slow),
         "raises": lambda: _log_onnx(onnx_raises_on_negative),
