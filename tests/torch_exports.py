@@ -75,8 +75,12 @@ def rewritten(path: Path, records: Mapping[str, bytes | None]) -> Path:
     return path
 
 
-def record(path: Path, name: str) -> Any:
-    """One JSON record of an archive, by its name without the top folder."""
+def text(path: Path, name: str) -> str:
+    """One record of an archive, by its name without the top folder."""
     with zipfile.ZipFile(path) as archive:
         top = archive.namelist()[0].partition("/")[0]
-        return json.loads(archive.read(f"{top}/{name}"))
+        return archive.read(f"{top}/{name}").decode()
+
+
+def record(path: Path, name: str) -> Any:
+    return json.loads(text(path, name))
