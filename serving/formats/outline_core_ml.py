@@ -158,14 +158,21 @@ def _network_labels(content: Any) -> tuple[str, ...]:
 
 
 def _program_labels(operations: Iterable[Any]) -> tuple[str, ...]:
-    """Of an ML program: the constant that its operation `classify` takes as classes."""
-    values = {output.name: operation for operation in operations for output in operation.outputs}
-    for operation in values.values():
-        named = operation.inputs["classes"].arguments if operation.type == "classify" else ()
-        for binding in named:
-            constant = values.get(binding.name)
-            if constant is not None:
-                tensor = constant.attributes["val"].immediateValue.tensor
-                labels = tensor.strings.values or tensor.longInts.values or tensor.ints.values
-                return tuple(str(label) for label in labels[:MAX_LABELS])
-    return ()
+    """Of an ML program: the list that its operation `classify` takes as classes."""
+    operation = next((each for each in operations if each.type == "classify"), None)
+    if operation is None:
+        return ()
+    values = [item for argument in operation.inputs["classes"].arguments for item in _items(argument.value)]
+    labels = [label for item in values for label in (*item.strings.values, *_numbers(item))]
+    return tuple(str(label) for label in labels[:MAX_LABELS])
+
+
+def _items(value: Any) -> list[Any]:
+    """The tensors of a list, or the one tensor of anything else."""
+    listed = value.immediateValue.list.values
+    return [item.immediateValue.tensor for item in listed] or [value.immediateValue.tensor]
+
+
+def _numbers(tensor: Any) -> Iterator[int]:
+    yield from tensor.longInts.values
+    yield from tensor.ints.values
