@@ -154,7 +154,8 @@ def _signature(body: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
         for tensor in body.get(f"{role}s") or ():
             shape = tensor.get("shape")
             dims = None if shape is None else [length if isinstance(length, int) else -1 for length in shape]
-            yield f"{role} {tensor.get('name')}", f"{tensor.get('datatype')} {dims or 'of unknown shape'}"
+            told = "of unknown shape" if dims is None else str(dims)
+            yield f"{role} {tensor.get('name')}", f"{tensor.get('datatype')} {told}"
 
 
 def _latency(known: VersionReports) -> dict[str, Value]:
