@@ -44,7 +44,7 @@ def save_script(folder: Path, extra: Mapping[str, str] | None = None, *, freeze:
         module = torch.jit.script(net())
         if freeze:
             module = torch.jit.freeze(module, optimize_numerics=False)
-        module.save(str(folder / "model.pt"), _extra_files=dict(extra or {}))
+        module.save(str(folder / "model.pt"), _extra_files=dict(extra or {}))  # type: ignore[no-untyped-call]
     return folder
 
 

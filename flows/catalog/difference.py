@@ -144,6 +144,9 @@ def _text(value: Value | None) -> str:
 def _became(row: Row) -> str:
     if not row.is_changed:
         return "" if row.before == row.after else "within noise" if row.ratio else "not measured"
-    if row.before is None or row.after is None:
-        return "new" if row.before is None else "gone"
+    is_counted = row.area is Area.OPERATORS
+    if row.before is None or (is_counted and not row.before):
+        return "new"
+    if row.after is None or (is_counted and not row.after):
+        return "gone"
     return "changed" if row.ratio is None else f"{(row.ratio - 1) * 100:+.1f} %"

@@ -153,6 +153,8 @@ def _labels(labels: Sequence[str]) -> str:
 
 def _prose(text: str) -> str:
     """What the author wrote, paragraph by paragraph."""
+    # What promotion writes under the page begins with this name and a colon.
+    text = text.replace("Signalbox:", "Signalbox :")
     paragraphs = [plain(part) for part in re.split(r"\n\s*\n", text) if part.strip()]
     return _cut("\n\n".join(paragraphs), _MAX_PROSE)
 
