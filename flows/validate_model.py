@@ -4,10 +4,11 @@ Also the validator that `promote-model` works with, so that both judge by the sa
 """
 
 import getpass
+import logging
 from collections.abc import Callable
 from typing import Any
 
-from prefect import flow, get_run_logger
+from prefect import flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
@@ -22,6 +23,8 @@ from flows.wiring import Wiring, wired
 from serving.core.errors import NotServed, SignalboxError
 from serving.core.model import VersionRef
 from serving.store.rollouts import Rollout
+
+log = logging.getLogger(__name__)
 
 
 @flow(name="validate-model", flow_run_name="validate {model} {version}")
@@ -52,6 +55,8 @@ def validator(wiring: Wiring) -> Callable[[Rollout, str | None], ValidationRepor
         request = Validation(ref, ValidationPolicy(**rollout.policy), champion)
         report = run(request, wiring.settings, wiring.clock)
         record(wiring.engine, report, rollout.requested_by)
+        if report.passed:
+            _describe(wiring, ref)
         return report
 
     return validate
@@ -63,7 +68,7 @@ def _describe(wiring: Wiring, ref: VersionRef) -> None:
     try:
         descriptions.of(wiring.registry.version(ref), wiring.clock.now())
     except SignalboxError as error:
-        get_run_logger().warning("not described: %s", error)
+        log.warning("version_not_described version=%s reason=%s", ref, error)
 
 
 def _publish(report: ValidationReport) -> None:

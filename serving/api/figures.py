@@ -77,15 +77,11 @@ def tensors(body: Mapping[str, Any], role: str) -> list[dict[str, Any]] | None:
 
 
 def version_history(
-    versions: Sequence[ModelVersion], runs: Mapping[str, Run], reports: Mapping[str, VersionReports]
+    known: Sequence[tuple[ModelVersion, Run | None, VersionReports]],
 ) -> dict[str, dict[str, Any]]:
-    """By version: what changed against the version registered before it; the oldest one has no entry."""
-    facts = [
-        facts_of(version, runs.get(version.run_id), reports.get(version.ref.version, VersionReports()))
-        for version in versions
-    ]
+    """By version: what changed against the one listed before it; the first has no entry."""
     told = {}
-    for before, after in pairwise(facts):
+    for before, after in pairwise(facts_of(*each) for each in known):
         found = difference(before, after)
         told[after.version] = {
             "since": before.version,
