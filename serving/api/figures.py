@@ -40,8 +40,11 @@ def statistics(known: VersionReports, tags: Mapping[str, str], tally: Tally) -> 
     }
 
 
-def memory_mb(known: VersionReports, tags: Mapping[str, str]) -> float | None:
+def memory_mb(known: VersionReports, cost_bytes: int, tags: Mapping[str, str]) -> float | None:
+    """As measured in a clean process, else as loading was seen to take here, else as the registry says."""
     found = measured(known, "memory_mb")
+    if found is None and cost_bytes:
+        return round(cost_bytes / (1 << 20), 1)
     return number(tags.get(Tag.MEMORY_MB)) if found is None else found
 
 

@@ -1,6 +1,7 @@
 """A lone model file: its format by content, or one sentence that says what is wrong with it."""
 
 import json
+import os
 import pickle
 import warnings
 import zipfile
@@ -104,6 +105,19 @@ def test_file_is_refused_when_it_is_no_model(
     if content is not None:
         (tmp_path / name).write_bytes(content)
     assert problem in refused(tmp_path / name)
+
+
+def test_file_is_refused_when_it_is_a_pipe(tmp_path: Path) -> None:
+    """Opening one would wait for somebody to write into it."""
+    os.mkfifo(tmp_path / "model.onnx")
+    assert "neither a file nor a folder" in refused(tmp_path / "model.onnx")
+
+
+def test_package_is_refused_when_a_part_cannot_be_read(tmp_path: Path) -> None:
+    """As a folder in the place of a file."""
+    path = coreml_models.save_package(tmp_path) / "model.mlpackage"
+    (path / "Data" / "weights.bin").mkdir()
+    assert "cannot be read (Is a directory)" in refused(path)
 
 
 def test_folder_is_refused_when_it_is_no_package(tmp_path: Path) -> None:

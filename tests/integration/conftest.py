@@ -13,7 +13,10 @@ from tests.mlflow_server import MlflowServer
 from tests.serving_process import ServingProcess
 
 GOOD = ("onnx:1", "onnx:2", "onnx:3", "torch:1", "torch:2", "slow:1", "raises", "wrong_shape")
-TO_BE_SPOILT = tuple(f"onnx:{constant}" for constant in range(11, 17))
+TO_BE_SPOILT = (
+    *(f"onnx:{constant}" for constant in range(11, 17)),
+    *("pt2:17", "pt2:18", "pt2:19", "coreml:20", "coreml:21"),
+)
 PICKLED = ("sklearn", "eager")
 
 
