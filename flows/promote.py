@@ -15,11 +15,12 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
+from flows.benchmark_model import benchmarker
 from flows.catalog.policy import ValidationPolicy
 from flows.publication import artifact_key
-from flows.rollout.direct import Parts
 from flows.rollout.keeper import holder_of
 from flows.rollout.outcome import Outcome, Verdict
+from flows.rollout.parts import Parts
 from flows.rollout.promotion import Asked, joined, record, work
 from flows.rollout.render import checks_of, outcome_markdown
 from flows.validate_model import validator
@@ -81,7 +82,14 @@ def _promote(wiring: Wiring, asked: Asked) -> Outcome:
     if entry.rollout.state.is_terminal:
         return joined(entry.rollout)
     log.info("rollout %s %s", entry.rollout.id, "opened" if entry.created else "joined")
-    parts = Parts(wiring.engine, wiring.registry, wiring.guard, wiring.clock, validator(wiring))
+    parts = Parts(
+        wiring.engine,
+        wiring.registry,
+        wiring.guard,
+        wiring.clock,
+        validator(wiring),
+        benchmarker(wiring),
+    )
     holder = holder_of(runtime.flow_run.id or "local")
     return work(entry.rollout, parts, wiring.leases, holder, log.info)
 
@@ -91,7 +99,7 @@ def publish(outcome: Outcome, model: str) -> None:
     key = artifact_key("promotion", model)
     create_markdown_artifact(key=key, markdown=outcome_markdown(outcome, model), description=outcome.reason)
     if rows := checks_of(outcome):
-        create_table_artifact(key=f"{key}-checks", table=rows, description="validation")
+        create_table_artifact(key=f"{key}-checks", table=rows, description="validation and benchmark")
 
 
 def final_state(outcome: Outcome) -> State[Any]:
