@@ -38,7 +38,7 @@ Number = float | int | str | None
 # Validation and benchmark of a promotion take no more than a minute together.
 _JUDGING_SECONDS = 60.0
 _LEAST_SECONDS = 15.0
-_PROMOTION = BenchmarkPolicy(seconds=2.0, window_seconds=0.1, max_batch=16)
+_PROMOTION = BenchmarkPolicy(seconds=1.5, window_seconds=0.1, max_batch=16)
 _SHARED_LIMITS = ("max_p95_ms", "max_memory_mb", "max_latency_ratio", "max_latency_extra_ms")
 
 
@@ -51,6 +51,7 @@ def benchmark_model(
     max_p95_ms: Number = None,
     min_throughput: Number = None,
     max_memory_mb: Number = None,
+    seconds: Number = None,
 ) -> State[Any]:
     """Measure `version` beside `against` (an alias, a version or `none`) and keep it as its baseline."""
     try:
@@ -58,6 +59,7 @@ def benchmark_model(
             max_p95_ms=_number(max_p95_ms),
             min_throughput=_number(min_throughput),
             max_memory_mb=_number(max_memory_mb),
+            seconds=_number(seconds) or BenchmarkPolicy().seconds,
         )
     except ValueError as error:
         return Failed(name="Refused", message=f"a parameter cannot be used: {error}")

@@ -8,6 +8,7 @@ from functools import partial
 
 from flows.catalog.benchmark_report import BenchmarkReport
 from flows.catalog.performance import Estimate, Performance, Statistic
+from flows.catalog.rating import times
 from flows.catalog.verdict import Verdict
 
 CHECK_COLUMNS = ("check", "verdict", "found")
@@ -121,8 +122,8 @@ _STATISTICS = {str(statistic): statistic for statistic in Statistic}
 
 def _ratio(ours: float | None, theirs: float | None, estimate: Estimate | None) -> str:
     if estimate is not None:
-        return f"{estimate.value:.2f} ({estimate.low:.2f} to {estimate.high:.2f})"
-    return f"{ours / theirs:.2f}" if ours is not None and theirs else _NONE
+        return f"{times(estimate.value)} ({times(estimate.low)} to {times(estimate.high)})"
+    return times(ours / theirs) if ours is not None and theirs else _NONE
 
 
 def _latency(side: Performance, quantile: str) -> float | None:

@@ -19,6 +19,7 @@ from flows.catalog.sampling import estimate, latency_of, ratio
 from flows.catalog.subject import Subject
 from flows.catalog.sweep import (
     batch_of,
+    batch_point,
     batch_points,
     entrant,
     points_as_loaded,
@@ -89,21 +90,22 @@ def _timed(known: Performance, heat: Heat, side: Side, rng: np.random.Generator)
         known,
         latency_ms=latency_of(blocks),
         p95=estimate(blocks, Statistic.P95, rng),
+        unhindered_p95_ms=latency_of(heat.unhindered(side)).p95,
         calls=sum(len(block) for block in blocks),
         cpu_ratio=heat.lanes[side].cpu_ratio,
+        batches=(batch_point(1, heat.lanes[side]),),
     )
 
 
 def _batches(field: Field, subjects: Sequence[Subject]) -> None:
-    """Throughput at each size; sizes beyond one row only of those that take rows together."""
+    """Throughput at each further size, of those that take rows together; one row was timed before."""
     logbook = field.logbook
     several = [subject for subject in subjects if subject.is_batched]
     seconds = field.policy.seconds * _BATCHES_SHARE / len(field.sizes)
     known = {point.rows for point in logbook.of(Side.CANDIDATE).batches}
     for rows in (rows for rows in field.sizes if rows not in known):
         logbook.begin(Side.CANDIDATE, f"answering {rows} rows at once many times")
-        taking = subjects if rows == 1 else several
-        points = batch_points(taking, field.inputs, rows, seconds, logbook.left_seconds * _SWEEP_MOST)
+        points = batch_points(several, field.inputs, rows, seconds, logbook.left_seconds * _SWEEP_MOST)
         for side, point in points.items():
             before = logbook.of(side)
             logbook.note(side, replace(before, batches=(*before.batches, point)))

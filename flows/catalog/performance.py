@@ -84,6 +84,7 @@ class Performance:
     """One version's figures; `problem` says why there are none, or no more.
 
     `cpu_ratio` is CPU seconds per second of calling: above 1 where a call keeps several cores busy.
+    `unhindered_p95_ms` leaves out what the calls waited for a CPU that others had.
     """
 
     version: str
@@ -95,6 +96,7 @@ class Performance:
     memory_mb: MemoryMb | None = None
     latency_ms: LatencyMs | None = None
     p95: Estimate | None = None
+    unhindered_p95_ms: float | None = None
     calls: int = 0
     cpu_ratio: float | None = None
     batches: tuple[BatchPoint, ...] = ()

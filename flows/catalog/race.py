@@ -5,8 +5,9 @@ of two sides holds where their times do not.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from time import perf_counter, process_time
 
 import numpy as np
@@ -16,9 +17,12 @@ from flows.catalog.sampling import Window, is_stable, window_of
 from flows.catalog.subject import told
 from serving.core.datatypes import Array
 
+_TASKS = Path("/proc/self/task")
 _BLOCK_SECONDS = 0.01
 _BLOCK_CALLS = 200
 _SETTLED_WINDOWS = 3
+# Several threads of one call may wait at once.
+_MOST_WAITING = 0.95
 _WARM_UP_CALLS = 20
 _WARM_UP_MIN_CALLS = 3
 # A block this long can spare its first call, which finds the caches full of the other side.
@@ -67,11 +71,14 @@ class Pace:
 
 @dataclass(slots=True)
 class Lane:
-    """One side's course. `blocks` hold milliseconds per call."""
+    """One side's course. `blocks` hold milliseconds per call, `waits` the share of each block's time that
+    threads of this process stood in line for a CPU.
+    """
 
     entrant: Entrant
     calls_per_block: int
     blocks: list[Array] = field(default_factory=list)
+    waits: list[float] = field(default_factory=list)
     windows: list[Window] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)
     cpu_seconds: float = 0.0
@@ -85,21 +92,25 @@ class Lane:
     def cpu_ratio(self) -> float:
         return self.cpu_seconds / self.wall_seconds if self.wall_seconds else 0.0
 
-    def settled(self) -> list[Array]:
-        """The blocks of the last three windows."""
-        return self.blocks[self.starts[-_SETTLED_WINDOWS] :]
+    @property
+    def settled_from(self) -> int:
+        """Where the last three windows begin."""
+        return self.starts[-_SETTLED_WINDOWS]
 
     def run_block(self) -> None:
         if self.calls_per_block >= _SPARING_CALLS:
             self.entrant.call()
         times = np.empty(self.calls_per_block)
+        waited = waiting_seconds()
         cpu, wall = process_time(), perf_counter()
         for index in range(self.calls_per_block):
             begun = perf_counter()
             self.entrant.call()
             times[index] = perf_counter() - begun
-        self.wall_seconds += perf_counter() - wall
+        wall = perf_counter() - wall
+        self.wall_seconds += wall
         self.cpu_seconds += process_time() - cpu
+        self.waits.append(min(_MOST_WAITING, (waiting_seconds() - waited) / wall))
         self.blocks.append(times * 1000)
 
 
@@ -112,8 +123,16 @@ class Heat:
 
     def blocks(self, side: Side) -> list[Array]:
         """Those that count: of a steady race its last three windows, else all."""
-        lane = self.lanes[side]
-        return lane.settled() if self.is_stable else lane.blocks
+        return self.lanes[side].blocks[self._start(side) :]
+
+    def unhindered(self, side: Side) -> list[Array]:
+        """The same less the share of each that was spent in line: what a free machine would need at least."""
+        start, lane = self._start(side), self.lanes[side]
+        pairs = zip(lane.blocks[start:], lane.waits[start:], strict=True)
+        return [block * (1 - share) for block, share in pairs]
+
+    def _start(self, side: Side) -> int:
+        return self.lanes[side].settled_from if self.is_stable else 0
 
 
 def race(entrants: Sequence[Entrant], pace: Pace) -> Heat:
@@ -139,6 +158,18 @@ def warm_up(call: Callable[[], object], seconds: float) -> float:
         call()
         times.append(perf_counter() - begun)
     return float(np.median(times[len(times) // 2 :]))
+
+
+def waiting_seconds() -> float:
+    """How long the threads of this process have stood in line for a CPU, all together; 0 off Linux.
+
+    Source: Documentation/scheduler/sched-stats.rst, the second field of `schedstat`, in nanoseconds.
+    """
+    waited = 0
+    for task in _TASKS.glob("*/schedstat") if _TASKS.is_dir() else ():
+        with suppress(OSError):  # a thread that has just ended
+            waited += int(task.read_text().split()[1])
+    return waited / 1e9
 
 
 def _run_window(lanes: Sequence[Lane], pace: Pace, started: float) -> None:

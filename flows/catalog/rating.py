@@ -1,7 +1,8 @@
 """What a benchmark's findings mean under a policy: one rating per aspect, pure.
 
-Nothing is failed on a measurement that may be chance: where the 95 % interval reaches back inside the
-limit it is a warning. A limit that was given and could not be measured fails.
+Nothing is failed on a measurement that may be chance, or another process's doing: where the 95 % interval
+reaches back inside the limit, or the time without waiting for a CPU does, it is a warning. A limit that
+was given and could not be measured fails.
 """
 
 from collections.abc import Iterator
@@ -50,6 +51,11 @@ def is_worse(ours_ms: float, theirs_ms: float, policy: BenchmarkPolicy) -> bool:
     return (
         ours_ms > theirs_ms * policy.max_latency_ratio and ours_ms > theirs_ms + policy.max_latency_extra_ms
     )
+
+
+def times(ratio: float) -> str:
+    """A ratio with two decimals, or two digits where it is small."""
+    return f"{ratio:.2f}" if ratio >= 0.1 else f"{ratio:.2g}"
 
 
 def _ratings(findings: Findings, policy: BenchmarkPolicy) -> Iterator[Rating]:
@@ -106,9 +112,8 @@ def _latency(candidate: Performance, policy: BenchmarkPolicy) -> Rating:
     }
     if limit_ms is None or found.p95 <= limit_ms:
         return Rating(name, Verdict.PASSED, said, evidence)
-    return _beyond(
-        name, f"{said}; at most {limit_ms:g} ms are allowed", evidence, candidate.p95.low > limit_ms
-    )
+    is_certain = min(candidate.p95.low, _unhindered_ms(candidate, found.p95)) > limit_ms
+    return _beyond(name, f"{said}; at most {limit_ms:g} ms are allowed", evidence, is_certain)
 
 
 def _against_champion(findings: Findings, candidate: Performance, policy: BenchmarkPolicy) -> Rating:
@@ -120,8 +125,8 @@ def _against_champion(findings: Findings, candidate: Performance, policy: Benchm
         return Rating(name, Verdict.NOT_MEASURED, f"not compared with version {champion.version}: {why}")
     ours_ms, theirs_ms = candidate.latency_ms.p95, champion.latency_ms.p95
     said = (
-        f"p95 is {ratio.value:.2f} times that of version {champion.version} "
-        f"({ratio.low:.2f} to {ratio.high:.2f})"
+        f"p95 is {times(ratio.value)} times that of version {champion.version} "
+        f"({times(ratio.low)} to {times(ratio.high)})"
     )
     evidence: Evidence = {
         "ratio": ratio.value,
@@ -132,7 +137,9 @@ def _against_champion(findings: Findings, candidate: Performance, policy: Benchm
     if not is_worse(ours_ms, theirs_ms, policy):
         return Rating(name, Verdict.PASSED, said, evidence)
     allowed = f"{policy.max_latency_ratio:g} times and {policy.max_latency_extra_ms:g} ms more"
-    is_certain = ratio.low > policy.max_latency_ratio
+    is_certain = ratio.low > policy.max_latency_ratio and is_worse(
+        _unhindered_ms(candidate, ours_ms), theirs_ms, policy
+    )
     return _beyond(
         name, f"{said}, {ours_ms - theirs_ms:.1f} ms more; worse than {allowed}", evidence, is_certain
     )
@@ -171,6 +178,10 @@ def _memory(candidate: Performance, policy: BenchmarkPolicy) -> Rating:
     return Rating(name, Verdict.PASSED, said, evidence)
 
 
+def _unhindered_ms(side: Performance, otherwise_ms: float) -> float:
+    return otherwise_ms if side.unhindered_p95_ms is None else side.unhindered_p95_ms
+
+
 def _unmeasured(name: Aspect, limit: float | None, why: str) -> Rating:
     """What a given limit requires may not go unmeasured."""
     if limit is None:
@@ -181,7 +192,7 @@ def _unmeasured(name: Aspect, limit: float | None, why: str) -> Rating:
 def _beyond(name: Aspect, said: str, evidence: Evidence, is_certain: bool) -> Rating:
     if is_certain:
         return Rating(name, Verdict.FAILED, said, evidence)
-    return Rating(name, Verdict.WARNING, f"{said}, though this may be chance", evidence)
+    return Rating(name, Verdict.WARNING, f"{said}, though the machine was too busy to be certain", evidence)
 
 
 def _largest_common(

@@ -35,8 +35,9 @@ def regression(former: BenchmarkReport, present: BenchmarkReport) -> Regression 
         basis = f"beside version {present.champion.version if present.champion else ''}"
     elif former.host.id != present.host.id or not present.is_stable:
         return None
-    floor_ms = present.candidate.p95.low if present.candidate.p95 else now.p95
-    if not is_worse(floor_ms, expected_ms, present.policy):
+    floors_ms = [present.candidate.unhindered_p95_ms or now.p95]
+    floors_ms += [present.candidate.p95.low] if present.candidate.p95 else []
+    if not is_worse(min(floors_ms), expected_ms, present.policy):
         return None
     ratio = now.p95 / expected_ms
     reason = (

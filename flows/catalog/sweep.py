@@ -56,7 +56,7 @@ def batch_points(
 ) -> dict[Side, BatchPoint]:
     """Each side's figures at one size. Raises `Faltered`."""
     heat = race([entrant(s, batch_of(s, inputs, rows)) for s in subjects], _pace(seconds, most_seconds))
-    return {side: _batch_point(rows, lane) for side, lane in heat.lanes.items()}
+    return {side: batch_point(rows, lane) for side, lane in heat.lanes.items()}
 
 
 def thread_points(
@@ -106,7 +106,8 @@ def _pace(seconds: float, most_seconds: float) -> Pace:
     )
 
 
-def _batch_point(rows: int, lane: Lane) -> BatchPoint:
+def batch_point(rows: int, lane: Lane) -> BatchPoint:
+    """A course of calls with `rows` rows each."""
     times_ms = np.concatenate(lane.blocks)
     rates = [1000 * rows * len(block) / float(block.sum()) for block in lane.blocks]
     return BatchPoint(
