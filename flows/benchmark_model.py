@@ -21,7 +21,7 @@ from flows.catalog.benchmark import Benchmark, run
 from flows.catalog.benchmark_report import BenchmarkReport
 from flows.catalog.comparison import check_rows, headline, markdown, rows
 from flows.catalog.host import this_host
-from flows.catalog.limits import BenchmarkPolicy
+from flows.catalog.limits import BenchmarkPolicy, limits, policy_of
 from flows.catalog.plot import latency_plot
 from flows.catalog.run_log import leave
 from flows.publication import artifact_key
@@ -39,7 +39,6 @@ Number = float | int | str | None
 _JUDGING_SECONDS = 60.0
 _LEAST_SECONDS = 15.0
 _PROMOTION = BenchmarkPolicy(seconds=1.5, window_seconds=0.1, max_batch=16)
-_SHARED_LIMITS = ("max_p95_ms", "max_memory_mb", "max_latency_ratio", "max_latency_extra_ms")
 
 
 @flow(name="benchmark-model", flow_run_name="benchmark {model} {version}")
@@ -55,12 +54,13 @@ def benchmark_model(
 ) -> State[Any]:
     """Measure `version` beside `against` (an alias, a version or `none`) and keep it as its baseline."""
     try:
-        policy = BenchmarkPolicy(
-            max_p95_ms=_number(max_p95_ms),
-            min_throughput=_number(min_throughput),
-            max_memory_mb=_number(max_memory_mb),
-            seconds=_number(seconds) or BenchmarkPolicy().seconds,
-        )
+        given = {
+            "max_p95_ms": max_p95_ms,
+            "min_throughput": min_throughput,
+            "max_memory_mb": max_memory_mb,
+            "seconds": seconds,
+        }
+        policy = policy_of(limits(given))
     except ValueError as error:
         return Failed(name="Refused", message=f"a parameter cannot be used: {error}")
     request = Benchmark(VersionRef(model, str(version).strip()), policy, str(against).strip())
@@ -86,8 +86,8 @@ def benchmarker(wiring: Wiring) -> Callable[[Rollout, str | None], BenchmarkRepo
     def benchmark(rollout: Rollout, champion: str | None) -> BenchmarkReport:
         validation = rollout.evidence or {}
         left_seconds = _JUDGING_SECONDS - float(validation.get("seconds", 0.0))
-        limits = {name: rollout.policy[name] for name in _SHARED_LIMITS if name in rollout.policy}
-        policy = replace(_PROMOTION, deadline_seconds=max(_LEAST_SECONDS, left_seconds), **limits)
+        usual = replace(_PROMOTION, deadline_seconds=max(_LEAST_SECONDS, left_seconds))
+        policy = policy_of(rollout.policy, usual)
         fresh = _fresh(wiring, rollout, champion, validation.get("digest"))
         if fresh is not None:
             return fresh.judged_by(policy)
@@ -140,9 +140,3 @@ def _publish(report: BenchmarkReport, png: bytes | None, url: str | None) -> Non
 def _inline(png: bytes) -> str:
     """The picture itself as its address, where no run of MLflow could take it."""
     return f"data:image/png;base64,{b64encode(png).decode()}"
-
-
-def _number(given: Number) -> float | None:
-    """Nothing, blanks and `none` are no limit."""
-    text = "" if given is None else str(given).strip()
-    return float(text) if text and text.lower() != "none" else None

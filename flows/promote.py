@@ -5,8 +5,6 @@ that serving posts when alias `challenger` is set, by `tend`, by the command lin
 """
 
 import getpass
-from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,7 +14,8 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from flows.benchmark_model import benchmarker
-from flows.catalog.policy import ValidationPolicy
+from flows.catalog import limits as benchmark
+from flows.catalog.policy import limits
 from flows.publication import artifact_key
 from flows.rollout.keeper import holder_of
 from flows.rollout.outcome import Outcome, Verdict
@@ -43,22 +42,29 @@ def promote_model(
     max_accuracy_drop: Number = None,
     max_p95_ms: Number = None,
     max_memory_mb: Number = None,
+    allow_signature_change: Number = None,
+    replay_rows: Number = None,
+    min_throughput: Number = None,
 ) -> State[Any]:
-    """Validate `version` (by default the one alias `challenger` names) and make it the champion."""
+    """Validate and benchmark `version` (by default the one `challenger` names) and make it the champion."""
     try:
-        limits = _numbers(
-            min_accuracy=min_accuracy,
-            max_accuracy_drop=max_accuracy_drop,
-            max_p95_ms=max_p95_ms,
-            max_memory_mb=max_memory_mb,
-        )
+        policy = limits(
+            {
+                "min_accuracy": min_accuracy,
+                "max_accuracy_drop": max_accuracy_drop,
+                "max_p95_ms": max_p95_ms,
+                "max_memory_mb": max_memory_mb,
+                "allow_signature_change": allow_signature_change,
+                "replay_rows": replay_rows,
+            }
+        ) | benchmark.limits({"min_throughput": min_throughput})
         asked = Asked(
             model=model,
             version=_text(version),
             asked_at=_moment(asked_at),
             by=_text(requested_by) or f"unverified:{getpass.getuser()}",
             strategy=_text(strategy) or "direct",
-            policy=limits,
+            policy=policy,
         )
     except ValueError as error:
         outcome = Outcome(Verdict.REFUSED, f"a parameter cannot be used: {error}")
@@ -113,14 +119,6 @@ def _text(value: object) -> str | None:
     """Text of a parameter; nothing and blanks are None."""
     text = "" if value is None else str(value).strip()
     return text if text and text.lower() != "none" else None
-
-
-def _numbers(**given: Number) -> Mapping[str, float]:
-    limits: dict[str, Any] = {
-        name: float(text) for name, value in given.items() if (text := _text(value)) is not None
-    }
-    replace(ValidationPolicy(), **limits)  # refuses those that no policy may have
-    return limits
 
 
 def _moment(asked_at: str | None) -> datetime:

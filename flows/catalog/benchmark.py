@@ -181,7 +181,7 @@ class _Desk:
             threads=self._request.threads or cpu_count(),
             policy=policy,
             deadline_seconds=policy.deadline_seconds,
-            memory_limit_bytes=int(limit_bytes),
+            memory_bytes=int(limit_bytes),
         )
 
     def _with_evaluation(self, task: Task, model: RegisteredModel, version: ModelVersion) -> Task:
@@ -254,7 +254,9 @@ class _Desk:
         task_path.write_bytes(TASKS.dump_json(task))
         found_path.unlink(missing_ok=True)
         arguments = [str(task_path), str(found_path)]
-        ended = run_confined(_MODULE, arguments, self._work_folder / "log", task.deadline_seconds)
+        ended = run_confined(
+            _MODULE, arguments, self._work_folder / "log", task.deadline_seconds, task.memory_bytes
+        )
         findings = FINDINGS.validate_json(found_path.read_bytes()) if found_path.exists() else Findings()
         if ended is None:
             return findings

@@ -15,8 +15,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 _TOLD_BYTES = 4096
 _LOOK_SECONDS = 0.2
+_WATCH_SECONDS = 0.05
+_MEGABYTE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,7 @@ class Ending:
 
 
 def run_confined(
-    module: str, arguments: Sequence[str], log_path: Path, deadline_seconds: float
+    module: str, arguments: Sequence[str], log_path: Path, deadline_seconds: float, memory_bytes: int
 ) -> Ending | None:
     """Run `python -m module`; None where it ended well."""
     with log_path.open("wb") as log:
@@ -40,9 +44,10 @@ def run_confined(
             start_new_session=True,
         )
         try:
-            return _ending(process, deadline_seconds, log_path)
+            exceeded = _watched(process.pid, deadline_seconds, memory_bytes)
         finally:
-            _kill(process)
+            code = _ended(process)
+    return exceeded or _crash(code, log_path)
 
 
 @contextmanager
@@ -61,11 +66,38 @@ def turn(lock: Path, patience_seconds: float) -> Iterator[None]:
         yield
 
 
-def _ending(process: subprocess.Popen[bytes], deadline_seconds: float, log_path: Path) -> Ending | None:
-    try:
-        code = process.wait(timeout=deadline_seconds)
-    except subprocess.TimeoutExpired:
-        return Ending(f"there was no end within {deadline_seconds:.0f} s", is_late=True)
+def _watched(pid: int, deadline_seconds: float, memory_bytes: int) -> Ending | None:
+    """Which limit the process went beyond, None where it ended by itself.
+
+    Memory is what it holds: a limit on address space would refuse good models, as the runtimes reserve
+    far more of it than they touch.
+    """
+    process, ends_at = psutil.Process(pid), time.monotonic() + deadline_seconds
+    while True:
+        try:
+            if process.status() == psutil.STATUS_ZOMBIE:
+                return None
+            held_bytes = process.memory_info().rss
+        except psutil.NoSuchProcess:
+            return None
+        if held_bytes > memory_bytes:
+            return Ending(f"the process held more than the limit of {memory_bytes / _MEGABYTE:.0f} MB")
+        if time.monotonic() > ends_at:
+            return Ending(f"there was no end within {deadline_seconds:.3g} s", is_late=True)
+        time.sleep(_WATCH_SECONDS)
+
+
+def _ended(process: subprocess.Popen[bytes]) -> int:
+    """End whatever is left of the process and its group, and give its exit code.
+
+    Not reaped before: until then nobody else can have its number.
+    """
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    return process.wait()
+
+
+def _crash(code: int, log_path: Path) -> Ending | None:
     if code == 0:
         return None
     if code == -signal.SIGKILL:
@@ -73,14 +105,6 @@ def _ending(process: subprocess.Popen[bytes], deadline_seconds: float, log_path:
     if code < 0:
         return Ending(f"the process died of {signal.Signals(-code).name}")
     return Ending(f"the process ended with exit code {code} ({_last_line(log_path)})")
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    """End the process if it still runs, with whatever it started."""
-    if process.poll() is None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 def _last_line(log_path: Path) -> str:

@@ -1,7 +1,11 @@
 """What a version may cost, and how much time finding out may take. Given with each benchmark."""
 
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from serving.store.text import JsonValue
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,3 +41,37 @@ class BenchmarkPolicy:
         for name in ("max_batch", "seconds", "window_seconds", "deadline_seconds"):
             if getattr(self, name) == 0:
                 raise ValueError(f"{name} must be more than 0")
+
+
+def limits(given: Mapping[str, object]) -> dict[str, JsonValue]:
+    """Those limits that were given, as numbers; events and forms bring them as text.
+
+    Nothing, blank text and `none` stand for the default. Raises `ValueError`.
+    """
+    texts = {name: str(value).strip() for name, value in given.items() if value is not None}
+    wanted = {name: _number(name, text) for name, text in texts.items() if text.lower() not in ("", "none")}
+    policy_of(wanted)
+    return {**wanted}
+
+
+def policy_of(given: Mapping[str, object], usual: BenchmarkPolicy = BenchmarkPolicy()) -> BenchmarkPolicy:
+    """The usual policy with the limits given; those of other checks are let be. Raises `ValueError`."""
+    ours: dict[str, Any] = {name: value for name, value in given.items() if name in _LIMITS}
+    return replace(usual, **ours)
+
+
+_LIMITS = (
+    "max_p95_ms",
+    "min_throughput",
+    "max_memory_mb",
+    "max_latency_ratio",
+    "max_latency_extra_ms",
+    "seconds",
+)
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{name} must be a number, not '{text}'") from None

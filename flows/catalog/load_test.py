@@ -4,10 +4,8 @@ First the candidate alone, for what it costs; then candidate and champion in tur
 What was found so far is on disk before each step, so whoever waits can tell what it died of.
 """
 
-import contextlib
 import faulthandler
 import os
-import resource
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -68,9 +66,6 @@ def main() -> None:
     # Should whoever waits have died, a model that hangs must not stay for ever.
     faulthandler.dump_traceback_later(task.deadline_seconds + _GRACE_SECONDS, exit=True)
     os.nice(_NICENESS)
-    if task.memory_limit_bytes is not None:
-        with contextlib.suppress(ValueError, OSError):  # a lower limit may be in force already
-            resource.setrlimit(resource.RLIMIT_DATA, (task.memory_limit_bytes, task.memory_limit_bytes))
     logbook = Logbook(findings_path, task.deadline_seconds)
     measure(task, logbook)
     logbook.findings = replace(logbook.findings, step=None)

@@ -23,12 +23,12 @@ class Task:
     threads: int
     policy: BenchmarkPolicy
     deadline_seconds: float
+    memory_bytes: int
     digest: str | None = None
     champion_version: str | None = None
     champion_root: Path | None = None
     champion_problem: str | None = None
     evaluation: Path | None = None
-    memory_limit_bytes: int | None = None
     alone: bool = False
 
 

@@ -9,12 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 
-import psutil
-
 from flows.catalog.logbook import Logbook
 from flows.catalog.performance import MemoryMb
 from flows.catalog.race import attributed, warm_up
-from flows.catalog.subject import Subject
+from flows.catalog.subject import Subject, resident_bytes
 from flows.catalog.sweep import batch_of, batch_sizes, fits
 from serving.core.datatypes import Array
 
@@ -32,7 +30,7 @@ def cost(
 ) -> list[int]:
     """Note first call and memory; the batch sizes the version takes. Raises `Faltered`."""
     logbook.begin(subject.side, "answering its first calls")
-    floor_bytes = _resident_bytes() - subject.loaded.grown_bytes
+    floor_bytes = resident_bytes() - subject.loaded.grown_bytes
     single = batch_of(subject, inputs, 1)
     with attributed(subject.side):
         begun = perf_counter()
@@ -40,11 +38,11 @@ def cost(
         first_call_ms = (perf_counter() - begun) * 1000
         warm_up(lambda: subject.model.predict(single), warm_up_seconds)
     sizes = _sizes(subject, inputs, largest_batch, logbook)
-    resident_bytes = _resident_bytes() - floor_bytes
+    warm_bytes = resident_bytes() - floor_bytes
     memory = MemoryMb(
         load=_megabytes(subject.loaded.grown_bytes),
-        peak=_megabytes(max(_peak_bytes() - floor_bytes, resident_bytes)),
-        resident=_megabytes(resident_bytes),
+        peak=_megabytes(max(_peak_bytes() - floor_bytes, warm_bytes)),
+        resident=_megabytes(warm_bytes),
     )
     known = logbook.of(subject.side)
     logbook.note(subject.side, replace(known, first_call_ms=first_call_ms, memory_mb=memory))
@@ -69,18 +67,13 @@ def _sizes(subject: Subject, inputs: Mapping[str, Array], largest_batch: int, lo
     return taken or [1]
 
 
-def _resident_bytes() -> int:
-    size_bytes: int = psutil.Process().memory_info().rss
-    return size_bytes
-
-
 def _peak_bytes() -> int:
     """Largest resident size of this program; rusage's may be that of the process that started it."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
-    return _resident_bytes()
+    return resident_bytes()
 
 
 def _megabytes(size_bytes: int) -> float:
