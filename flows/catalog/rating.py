@@ -76,6 +76,8 @@ def _measured(findings: Findings, candidate: Performance) -> Rating:
         return Rating(name, Verdict.NOT_MEASURED if is_unasked else Verdict.FAILED, candidate.problem)
     if findings.interrupted is not None:
         return _cut_short(findings, findings.interrupted, candidate)
+    if not candidate.calls:
+        return Rating(name, Verdict.NOT_MEASURED, "nothing was timed")
     said = f"{candidate.calls} single calls on the {findings.source}"
     return Rating(name, Verdict.PASSED, said, {"calls": candidate.calls, "source": str(findings.source)})
 

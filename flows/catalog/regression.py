@@ -40,9 +40,7 @@ def regression(former: BenchmarkReport, present: BenchmarkReport) -> Regression 
     if not is_worse(min(floors_ms), expected_ms, present.policy):
         return None
     ratio = now.p95 / expected_ms
-    reason = (
-        f"p95 is {now.p95:.1f} ms where {expected_ms:.1f} ms were to be expected {basis}, {ratio:.2f} times"
-    )
+    reason = f"p95 is {now.p95:.1f} ms, {ratio:.2f} times the {expected_ms:.1f} ms to be expected {basis}"
     return Regression(reason, before.p95, now.p95)
 
 
