@@ -120,15 +120,12 @@ def _allowed(metric: Metric, limit: float) -> str:
 
 
 def _amount(metric: Metric, found: Difference, policy: ValidationPolicy) -> str:
-    sure = f"({found.low:.4g} to {found.high:.4g} with {policy.confidence:.0%} confidence)"
-    if metric.is_share:
-        kind = "drop" if found.value > 0 else "gain" if found.value < 0 else "no change"
-        return (
-            f"{kind} {found.value:.4g} {sure}"
-            if found.value > 0
-            else f"{kind}, drop {found.value:.4g} {sure}"
-        )
-    return f"{found.value:.4g} times the champion's {sure}"
+    sure = f"with {policy.confidence:.0%} confidence"
+    if not metric.is_share:
+        return f"{found.value:.4g} times the champion's ({found.low:.4g} to {found.high:.4g} {sure})"
+    if found.value < 0:
+        return f"gain {-found.value:.4g} ({-found.high:.4g} to {-found.low:.4g} {sure})"
+    return f"drop {found.value:.4g} ({found.low:.4g} to {found.high:.4g} {sure})"
 
 
 def _sentence(score: Score, champion: Loaded | None) -> str:
