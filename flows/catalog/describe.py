@@ -18,6 +18,7 @@ from serving.formats.loader import LoadedModel, load
 from serving.formats.outline import Outline, Shape, outline
 from serving.formats.told import Told
 
+REFUSED, NEXT_STEP = "refused", "next_step"
 _KINDS_NAMED = 6
 _REQUIREMENTS = "requirements.txt"
 _MAX_REQUIREMENTS_BYTES = 1 << 16
@@ -94,10 +95,10 @@ def main() -> None:
     root, answer = map(Path, sys.argv[1:3])
     try:
         artifact = inspect_artifact(root)
-        description = describe(artifact, load(artifact, threads=1))
+        found = describe(artifact, load(artifact, threads=1)).as_json()
     except ArtifactRefused as refused:
-        sys.exit(str(refused))
-    answer.write_text(json.dumps(description.as_json()), encoding="utf-8")
+        found = {REFUSED: refused.problem, NEXT_STEP: refused.next_step}
+    answer.write_text(json.dumps(found), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -5,16 +5,17 @@ its own, because a model that hangs or crashes while it is loaded must not take 
 """
 
 import json
-import subprocess
-import sys
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import httpx
+import psutil
 from sqlalchemy import Engine
 
+from flows.catalog.confinement import run_confined
+from flows.catalog.describe import NEXT_STEP, REFUSED
 from flows.catalog.description import KIND, Description, from_json
 from serving.core.errors import ArtifactRefused
 from serving.core.model import VersionRef
@@ -24,6 +25,7 @@ from serving.store.registry import ModelVersion, Registry
 from serving.store.settings import StoreSettings
 
 DEADLINE_SECONDS = 60.0
+_MEMORY_RATIO = 0.9
 
 
 def record(engine: Engine, ref: VersionRef, description: Description, now: datetime) -> None:
@@ -49,26 +51,21 @@ def stored(engine: Engine, version: ModelVersion) -> Description | None:
 def described(root: Path, deadline_seconds: float = DEADLINE_SECONDS) -> Description:
     """Load and describe a model folder in a process of its own.
 
-    Raises ArtifactRefused for a model that cannot be loaded, and for one that hangs or crashes.
+    Raises ArtifactRefused for a model that cannot be loaded, and for one that hangs, crashes or takes
+    nearly all memory that is free.
     """
     with TemporaryDirectory(prefix="description-") as folder:
-        answer = Path(folder) / "description.json"
-        command = [sys.executable, "-P", "-m", "flows.catalog.describe", str(root), str(answer)]
-        try:
-            done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, timeout=deadline_seconds, check=False
-            )
-        except subprocess.TimeoutExpired:
-            raise _refused(f"there was no end within {deadline_seconds:g} s") from None
-        if done.returncode != 0 or not answer.exists():
-            said = done.stderr.decode(errors="replace").strip().splitlines()
-            raise _refused(said[-1][:500] if said else f"the process ended with exit code {done.returncode}")
-        return from_json(json.loads(answer.read_bytes()))
-
-
-def _refused(reason: str) -> ArtifactRefused:
-    step = "validate the version to see what is wrong with it"
-    return ArtifactRefused(f"it could not be described: {reason}", next_step=step)
+        answer, log = Path(folder) / "description.json", Path(folder) / "log"
+        memory_bytes = int(psutil.virtual_memory().available * _MEMORY_RATIO)
+        paths = (str(root), str(answer))
+        ending = run_confined("flows.catalog.describe", paths, log, deadline_seconds, memory_bytes)
+        if ending is not None:
+            step = "validate the version to see what is wrong with it"
+            raise ArtifactRefused(f"it could not be described: {ending.reason}", next_step=step)
+        found = json.loads(answer.read_bytes())
+    if REFUSED in found:
+        raise ArtifactRefused(found[REFUSED], next_step=found[NEXT_STEP])
+    return from_json(found)
 
 
 class Descriptions:

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from flows.cli.alerts import alerts_app
 from flows.cli.audit import audit_app
+from flows.cli.benchmark import benchmark
 from flows.cli.db import db_app
 from flows.cli.down import down
 from flows.cli.drift import drift
@@ -30,7 +31,19 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (up, down, status, serve, promote, rollouts, rollback, health, drift, validate):
+for command in (
+    up,
+    down,
+    status,
+    serve,
+    promote,
+    rollouts,
+    rollback,
+    health,
+    drift,
+    validate,
+    benchmark,
+):
     app.command()(command)
 app.add_typer(alerts_app, name="alerts")
 app.add_typer(audit_app, name="audit")
