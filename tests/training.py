@@ -17,7 +17,14 @@ from typing import Any
 
 from tests import coreml_models, torch_exports
 from tests.foreign import log_folder
-from tests.models import onnx_adder, onnx_echo, onnx_raises_on_negative, onnx_wrong_shape, save_torch_script
+from tests.models import (
+    onnx_adder,
+    onnx_echo,
+    onnx_net,
+    onnx_raises_on_negative,
+    onnx_wrong_shape,
+    save_torch_script,
+)
 
 _ANSWERING = ("onnx", "torch", "pt2", "coreml", "slow", "raises")
 _SLOW_STEPS = 40_000  # about 60 ms
@@ -50,6 +57,21 @@ def _log_onnx(make: Callable[[Path], Path]) -> Any:
     import mlflow.onnx
 
     return mlflow.onnx.log_model(_from_file(make), name="model", pip_requirements=["onnxruntime"])
+
+
+def _log_net(channels: int) -> Any:
+    """With a signature, as MLflow's own examples do."""
+    import mlflow.onnx
+    import numpy as np
+    from mlflow.models import infer_signature
+
+    x, y = np.zeros((1, 1, 8, 8), np.float32), np.zeros((1, 10), np.float32)
+    return mlflow.onnx.log_model(
+        _from_file(lambda folder: onnx_net(folder, channels)),
+        name="model",
+        signature=infer_signature({"x": x}, {"y": y}),
+        pip_requirements=["onnxruntime"],
+    )
 
 
 def _log_torch(body: str) -> Any:
@@ -112,6 +134,7 @@ def _log(recipe: str) -> LoggedModel:
     recipes: dict[str, Callable[[], Any]] = {
         "onnx": lambda: _log_onnx(lambda folder: onnx_adder(folder, float(constant))),
         "echo": lambda: _log_onnx(lambda folder: onnx_echo(folder, int(constant))),
+        "net": lambda: _log_net(int(constant)),
         "torch": lambda: _log_torch(f"    return x + {constant}"),
         "pt2": lambda: _log_pt2(float(constant)),
         "coreml": lambda: _log_coreml(float(constant)),

@@ -34,6 +34,11 @@ class TorchScriptModel:
         self.inputs = inputs
         self.outputs = outputs
 
+    @property
+    def module(self) -> Any:
+        """The module itself, for who describes it; None once closed."""
+        return self._module
+
     def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         module = self._module
         if module is None:

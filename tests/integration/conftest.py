@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+from playwright.sync_api import Page
 
+from tests.browser import opened_page, required
 from tests.mlflow_registry import MlflowRegistry, log_models
 from tests.mlflow_server import MlflowServer
 from tests.serving_process import ServingProcess
@@ -54,3 +56,10 @@ def start_serving(mlflow_server: MlflowServer, tmp_path: Path) -> Iterator[Start
     yield start
     for replica in replicas:
         replica.kill()
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    """A browser's page, one per test; a test that uses it may run no event loop of its own."""
+    with opened_page(required()) as opened:
+        yield opened
