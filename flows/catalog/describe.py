@@ -1,0 +1,79 @@
+"""Describing a loaded version: what its file says, what MLflow's folder says, and one line that sums it up.
+
+As safe as loading: it reads what the loader has checked and runs nothing. What cannot be read is a
+note in the description, never an error, so that prose refuses no version.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from flows.catalog.description import Description, Tensor
+from serving.core.model import TensorSpec
+from serving.formats.artifact import Artifact, payload_files
+from serving.formats.loader import LoadedModel
+from serving.formats.outline import Outline, Shape, outline
+from serving.formats.told import Told
+
+_KINDS_NAMED = 6
+_REQUIREMENTS = "requirements.txt"
+_MAX_REQUIREMENTS_BYTES = 1 << 16
+
+
+def describe(artifact: Artifact, model: LoadedModel) -> Description:
+    """The description of a version that its adapter has loaded."""
+    found = outline(artifact, model)
+    dependencies, notes = _dependencies(artifact)
+    return Description(
+        format=str(artifact.format),
+        file_name=artifact.payload.name,
+        size_bytes=sum(path.stat().st_size for path in payload_files(artifact.root)),
+        architecture=architecture(found),
+        inputs=_tensors(model.inputs, found.shapes),
+        outputs=_tensors(model.outputs, found.shapes),
+        operators=found.operators,
+        parameter_count=found.parameter_count,
+        layer_count=found.layer_count,
+        layers=found.layers,
+        opsets=found.opsets,
+        versions=found.versions,
+        producer=found.producer,
+        producer_version=found.producer_version,
+        runtimes=found.runtimes,
+        told=found.told.or_else(Told(dependencies=dependencies)),
+        notes=(*artifact.notes, *found.notes, *notes),
+    )
+
+
+def architecture(found: Outline) -> str:
+    """`12 layers: Conv 4, Relu 4, Gemm 2, 2 others; 34,826 parameters`."""
+    if not found.layer_count:
+        return "unknown"
+    kinds = sorted(found.operators.items(), key=lambda item: (-item[1], item[0]))
+    named = [f"{kind} {count}" for kind, count in kinds[:_KINDS_NAMED]]
+    rest = sum(count for _, count in kinds[_KINDS_NAMED:])
+    named += [f"{rest} others"] if rest else []
+    noun = "layer" if found.layer_count == 1 else "layers"
+    parameters = "" if found.parameter_count is None else f"; {found.parameter_count:,} parameters"
+    return f"{found.layer_count} {noun}: {', '.join(named)}{parameters}"
+
+
+def _tensors(specs: Sequence[TensorSpec], shapes: Mapping[str, Shape]) -> tuple[Tensor, ...]:
+    return tuple(Tensor(spec.name, spec.datatype, _shape(spec, shapes.get(spec.name))) for spec in specs)
+
+
+def _shape(spec: TensorSpec, named: Shape | None) -> Shape | None:
+    """The served shape, its free axes by the names that the file gives them."""
+    if spec.dims is None or named is None or len(named) != len(spec.dims):
+        return spec.dims
+    pairs = zip(spec.dims, named, strict=True)
+    return tuple(name if length == -1 and isinstance(name, str) else length for length, name in pairs)
+
+
+def _dependencies(artifact: Artifact) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The requirements that MLflow logged beside the model, and a note where they cannot be read."""
+    path = artifact.root / _REQUIREMENTS
+    if not path.is_file():
+        return (), ()
+    if path.is_symlink() or path.stat().st_size > _MAX_REQUIREMENTS_BYTES:
+        return (), (f"{_REQUIREMENTS} is too large to be a list of requirements",)
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return tuple(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")), ()
