@@ -25,9 +25,7 @@ class Decision:
     wait_seconds: float = 0.0
 
 
-def attention(
-    fingerprint: str, noted: ModelFile | None, now: datetime, quiet_seconds: float
-) -> Decision:
+def attention(fingerprint: str, noted: ModelFile | None, now: datetime, quiet_seconds: float) -> Decision:
     """A file is taken once it stayed unchanged for the quiet period, by our own observation: neither the
     file's times nor another machine's clock are believed.
     """

@@ -24,7 +24,7 @@ _NAME = re.compile(r"[^/:.\x00-\x1f][^/:\x00-\x1f]{0,199}")
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=5000)]
 Label = Annotated[str, StringConstraints(min_length=1, max_length=250)]
-Key = Annotated[str, StringConstraints(pattern=r"^[\w. :/-]{1,250}$")]
+Key = Annotated[str, StringConstraints(pattern=r"^[\w. :/-]+$", max_length=250)]
 Scalar = str | int | float | bool
 ModelType = Literal["classifier", "predictor", "extractor", "router"]
 
@@ -77,13 +77,15 @@ class SideFile(BaseModel):
         if isinstance(value, list):
             return [str(item) if type(item) in (int, float) else item for item in value]
         if value is not None and not isinstance(value, str):
-            raise ValueError("it must be a list of class labels, or the path of a file with one label per line")
+            raise ValueError(
+                "it must be a list of class labels, or the path of a file with one label per line"
+            )
         return value
 
     @field_validator("tags", mode="before")
     @classmethod
     def _list_as_tags(cls, value: object) -> object:
-        return {item: "true" for item in value} if _is_list_of_text(value) else value
+        return dict.fromkeys(value, "true") if _is_list_of_text(value) else value
 
     @field_validator("tags")
     @classmethod
