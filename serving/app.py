@@ -22,6 +22,7 @@ from serving.api.audit import audit_routes
 from serving.api.edge import Edge
 from serving.api.errors import failure_of
 from serving.api.health import health_routes
+from serving.api.knowledge import Knowledge
 from serving.api.models import ModelDetails, model_routes
 from serving.api.rollback import rollback_routes
 from serving.api.webhook import Signature, secret_in, webhook_routes
@@ -157,10 +158,11 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
         await _background(stack, follower.run(), health.run(), heartbeat.run())
 
         framework = _framework(metrics)
+        knowledge = Knowledge(registry, ledger, clock)
         for router in (
             protocol_routes(routes, models, readiness),
             health_routes(health),
-            model_routes(ModelDetails(models, follower, registry, health, ledger, clock), models),
+            model_routes(ModelDetails(models, follower, knowledge, health, metrics), models),
             rollback_routes(rollbacks, models, overrides),
             audit_routes(ledger),
             webhook_routes(Signature(secret_in(settings.webhook_secret_file), clock), follower.wake),

@@ -210,7 +210,9 @@ class Inference:
         return outputs
 
     def _count(self, route: Route, *, failed: bool) -> None:
-        """Account an answer to the champion it was routed to; other routes are nobody's evidence."""
+        """Account an answer to the version it was routed to; only a champion's is evidence for a verdict."""
+        if route.variant is not Variant.PROBE:
+            self._metrics.judged(route.version.ref, failed=failed)
         if route.variant is not Variant.CHAMPION:
             return
         followed = self._models.get(route.version.ref.model)

@@ -5,38 +5,42 @@ seconds; when it is away the answer says so and holds what is known.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import APIRouter
 
-from serving.core.clock import Clock
-from serving.core.errors import NotServed, RegistryUnavailable, SignalboxError, StoreUnavailable
-from serving.core.model import Tag, TensorSpec
+from serving.api import figures
+from serving.api.knowledge import DETAILED_VERSIONS, Knowledge, detailed
+from serving.core.errors import NotServed
+from serving.core.model import Tag, TensorSpec, VersionRef
 from serving.followed import FollowedModel
 from serving.follower import Follower
+from serving.formats.artifact import payload_files
 from serving.health import Health
-from serving.ledger import Ledger
 from serving.pool import LoadedVersion
-from serving.store import changes
-from serving.store.registry import ModelVersion, Registry, Run
+from serving.store.changes import RecordedChange
+from serving.store.registry import ModelVersion, Run
+from serving.store.version_reports import VersionReports
+from serving.telemetry.metrics import Metrics
 
-_REMEMBER_SECONDS = 5.0
-_HISTORY_ROWS = 50
-# Null until something measures them, so that the answer's shape does not depend on what is installed.
-_STATISTICS = (
-    "accuracy",
-    "precision",
-    "recall",
-    "f1",
-    "mean_latency_ms",
-    "latency_quantiles_ms",
-    "throughput",
-    "cpu",
-    "error_rate",
-    "last_benchmark",
-)
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """All that is known of one version; each part may be missing."""
+
+    number: str
+    registered: ModelVersion | None
+    loaded: LoadedVersion | None
+    run: Run | None
+    reports: VersionReports
+    changes: Mapping[str, Any] | None
+
+    @property
+    def tags(self) -> dict[str, str]:
+        return dict(self.registered.tags) if self.registered else {}
 
 
 class ModelDetails:
@@ -46,30 +50,27 @@ class ModelDetails:
         self,
         models: Mapping[str, FollowedModel],
         follower: Follower,
-        registry: Registry,
+        knowledge: Knowledge,
         health: Health,
-        ledger: Ledger,
-        clock: Clock,
+        metrics: Metrics,
     ) -> None:
         self._models = models
         self._follower = follower
-        self._registry = registry
+        self._knowledge = knowledge
         self._health = health
-        self._ledger = ledger
-        self._clock = clock
-        self._versions: dict[str, tuple[float, list[ModelVersion]]] = {}
-        self._runs: dict[str, Run] = {}
+        self._metrics = metrics
+        self._sizes: dict[str, int] = {}
 
     async def of(self, model: FollowedModel) -> dict[str, Any]:
         """One model's entry."""
         registered = model.registered
         stale = self._follower.registry_problem
-        versions = self._versions.get(model.name, (0.0, []))[1]
-        try:
-            if stale is None:  # else asking would only wait for the registry to time out
-                versions = await self._listed(model.name) if registered is not None else []
-        except SignalboxError as error:
-            stale = str(error)
+        found = await self._knowledge.versions(
+            model.name, stale if registered is not None else "unregistered"
+        )
+        stale = found.problem if registered is not None else stale
+        moves = await self._knowledge.moves(model.name)
+        subjects = await self._subjects(model, found.listed if registered is not None else (), stale)
         tags = dict(registered.tags) if registered else {}
         return {
             "name": model.name,
@@ -81,9 +82,39 @@ class ModelDetails:
             "previous": model.previous.ref.version if model.previous else None,
             "watched_until": model.watch.until.isoformat() if model.watch else None,
             "registry_stale": stale,
-            "versions": [await self._version(model, entry) for entry in self._known(model, versions)],
-            "history": await self._history(model.name),
+            "notes": self._notes(subjects),
+            "versions": [await self._version(model, subject, moves) for subject in subjects],
+            "history": [_move(row) for row in moves],
         }
+
+    def _notes(self, subjects: Sequence[_Subject]) -> list[str]:
+        notes = []
+        if self._knowledge.store_problem is not None:
+            notes.append(f"statistics, descriptions and history are unknown: {self._knowledge.store_problem}")
+        if len(subjects) > DETAILED_VERSIONS:
+            notes.append(f"only the newest {DETAILED_VERSIONS} versions and those in use are told of in full")
+        return notes
+
+    async def _subjects(
+        self, model: FollowedModel, listed: Sequence[ModelVersion], stale: str | None
+    ) -> list[_Subject]:
+        known = self._known(model, listed)
+        in_use = {number for number, _, loaded in known if loaded is not None}
+        told = detailed([registered for _, registered, _ in known if registered is not None], in_use)
+        runs = await self._knowledge.runs(told, stale)
+        reports = await self._knowledge.reports(model.name, told)
+        changes = figures.version_history(told, runs, reports)
+        return [
+            _Subject(
+                number,
+                registered,
+                loaded,
+                runs.get(registered.run_id) if registered else None,
+                reports.get(number, VersionReports()),
+                changes.get(number),
+            )
+            for number, registered, loaded in known
+        ]
 
     def _aliases(self, model: FollowedModel) -> dict[str, dict[str, Any]]:
         """Wanted and served apart, per alias, and why they differ."""
@@ -100,7 +131,7 @@ class ModelDetails:
         return entries
 
     def _known(
-        self, model: FollowedModel, listed: list[ModelVersion]
+        self, model: FollowedModel, listed: Sequence[ModelVersion]
     ) -> list[tuple[str, ModelVersion | None, LoadedVersion | None]]:
         loaded = {version.ref.version: version for version in model.in_use()}
         registered = {version.ref.version: version for version in listed}
@@ -110,82 +141,41 @@ class ModelDetails:
         numbers = sorted(loaded.keys() | registered.keys(), key=int)
         return [(number, registered.get(number), loaded.get(number)) for number in numbers]
 
-    async def _listed(self, model: str) -> list[ModelVersion]:
-        now = self._clock.monotonic()
-        remembered = self._versions.get(model)
-        if remembered is not None and now - remembered[0] < _REMEMBER_SECONDS:
-            return remembered[1]
-        versions = await asyncio.to_thread(self._registry.versions, model)
-        self._versions[model] = (now, versions)
-        return versions
-
-    async def _run(self, registered: ModelVersion | None) -> Run | None:
-        if registered is None or not registered.run_id:
-            return None
-        if registered.run_id not in self._runs:
-            if self._follower.registry_problem is not None:
-                return None
-            try:
-                self._runs[registered.run_id] = await asyncio.to_thread(self._registry.run, registered.run_id)
-            except (RegistryUnavailable, NotServed):
-                return None
-        return self._runs[registered.run_id]
-
     async def _version(
-        self, model: FollowedModel, known: tuple[str, ModelVersion | None, LoadedVersion | None]
+        self, model: FollowedModel, subject: _Subject, moves: Sequence[RecordedChange]
     ) -> dict[str, Any]:
-        number, registered, loaded = known
-        run = await self._run(registered)
-        tags = dict(registered.tags) if registered else {}
+        number, loaded, reports = subject.number, subject.loaded, subject.reports
         refusals = [r.reason for r in model.refusals.values() if r.key.ref.version == number]
         is_active = model.champion is not None and model.champion.ref.version == number
-        dataset = tags.get(Tag.TRAINING_DATASET) or (", ".join(run.datasets) if run else "")
+        tally = self._metrics.tally(VersionRef(model.name, number))
         return {
             "version": number,
-            "format": str(loaded.artifact.format) if loaded else tags.get(Tag.FORMAT),
-            "digest": loaded.provenance.digest if loaded else tags.get(Tag.DIGEST),
-            "file_path": registered.source if registered else (loaded.provenance.source if loaded else None),
-            "architecture": tags.get(Tag.ARCHITECTURE),
-            "inputs": _specs(loaded.model.inputs) if loaded else None,
-            "outputs": _specs(loaded.model.outputs) if loaded else None,
-            "training_dataset": dataset or None,
-            "training_metrics": dict(run.metrics) if run else {},
-            "training_params": dict(run.params) if run else {},
-            "description": registered.description if registered else None,
-            "author": tags.get(Tag.AUTHOR) or (registered.user if registered else None),
-            "tags": tags,
-            "created_at": _time(registered.created_ms) if registered else None,
-            "last_updated": _time(registered.updated_ms) if registered else None,
+            **_identity(subject),
+            **_prose(subject),
+            **_tensors(subject),
+            **figures.described(reports),
+            "size_bytes": await self._size_bytes(subject),
             "is_active": is_active,
             "loaded": loaded is not None,
             "loaded_at": loaded.loaded_at.isoformat() if loaded else None,
             "self_test": _self_test(loaded) if loaded else None,
-            "dependencies": None,
-            "memory_mb": _number(tags.get(Tag.MEMORY_MB)),
-            "statistics": dict.fromkeys(_STATISTICS),
+            "memory_mb": figures.memory_mb(reports, subject.tags),
+            "statistics": figures.statistics(reports, subject.tags, tally),
             "refused": refusals[0] if refusals else None,
             "health": str(self._health.status_of(model.name)) if is_active else None,
+            "history": [_move(row) for row in moves if number in (row.from_version, row.to_version)],
+            "changes": subject.changes,
         }
 
-    async def _history(self, model: str) -> list[dict[str, Any]]:
-        """Recorded moves of the model's aliases, newest first; empty while the store is away."""
-        try:
-            rows = await self._ledger.call(lambda engine: changes.recent(engine, model, _HISTORY_ROWS))
-        except StoreUnavailable:
-            return []
-        return [
-            {
-                "at": row.at.isoformat(),
-                "alias": row.alias,
-                "from": row.from_version,
-                "to": row.to_version,
-                "actor": row.actor,
-                "reason": row.reason,
-                "by_hand": row.out_of_band,
-                "outcome": str(row.outcome) if row.outcome else None,
-            }
-            for row in rows
-        ]
+    async def _size_bytes(self, subject: _Subject) -> int | None:
+        """As described, else of the files that are loaded."""
+        described: int | None = subject.reports.description.get("size_bytes")
+        if described is not None or subject.loaded is None:
+            return described
+        digest = subject.loaded.provenance.digest
+        if digest not in self._sizes:
+            self._sizes = {**self._sizes, digest: await asyncio.to_thread(_payload_bytes, subject.loaded)}
+        return self._sizes[digest]
 
 
 def model_routes(details: ModelDetails, models: Mapping[str, FollowedModel]) -> APIRouter:
@@ -212,6 +202,63 @@ def _only_active(entry: dict[str, Any], active: bool) -> dict[str, Any]:
     return entry | {"versions": [v for v in entry["versions"] if v["is_active"] == active]}
 
 
+def _identity(subject: _Subject) -> dict[str, Any]:
+    registered, loaded, tags = subject.registered, subject.loaded, subject.tags
+    described = subject.reports.description
+    source = loaded.provenance.source if loaded else None
+    return {
+        "format": str(loaded.artifact.format) if loaded else tags.get(Tag.FORMAT) or described.get("format"),
+        "digest": loaded.provenance.digest if loaded else tags.get(Tag.DIGEST),
+        "file_path": registered.source if registered else source,
+        "tags": tags,
+        "created_at": _time(registered.created_ms) if registered else None,
+        "last_updated": _time(registered.updated_ms) if registered else None,
+    }
+
+
+def _prose(subject: _Subject) -> dict[str, Any]:
+    """What people say of a version: in the registry, else in its run, else in its file."""
+    registered, run, tags = subject.registered, subject.run, subject.tags
+    body = subject.reports.description
+    told: Mapping[str, Any] = body.get("told") or {}
+    dataset = tags.get(Tag.TRAINING_DATASET) or (", ".join(run.datasets) if run else "")
+    description = registered.description if registered else ""
+    return {
+        "architecture": tags.get(Tag.ARCHITECTURE) or body.get("architecture"),
+        "training_dataset": dataset or told.get("training_dataset"),
+        "training_metrics": {**(told.get("metrics") or {}), **(run.metrics if run else {})},
+        "training_params": dict(run.params) if run else {},
+        "description": description or told.get("description"),
+        "author": tags.get(Tag.AUTHOR) or told.get("author") or (registered.user if registered else None),
+    }
+
+
+def _tensors(subject: _Subject) -> dict[str, Any]:
+    """As they are served, else as they were described."""
+    if subject.loaded is not None:
+        model = subject.loaded.model
+        return {"inputs": _specs(model.inputs), "outputs": _specs(model.outputs)}
+    body = subject.reports.description
+    return {role: figures.tensors(body, role) for role in ("inputs", "outputs")}
+
+
+def _move(row: RecordedChange) -> dict[str, Any]:
+    return {
+        "at": row.at.isoformat(),
+        "alias": row.alias,
+        "from": row.from_version,
+        "to": row.to_version,
+        "actor": row.actor,
+        "reason": row.reason,
+        "by_hand": row.out_of_band,
+        "outcome": str(row.outcome) if row.outcome else None,
+    }
+
+
+def _payload_bytes(loaded: LoadedVersion) -> int:
+    return sum(path.stat().st_size for path in payload_files(loaded.artifact.root) if path.is_file())
+
+
 def _specs(specs: tuple[TensorSpec, ...]) -> list[dict[str, Any]]:
     return [{"name": spec.name, "datatype": spec.datatype, "shape": spec.wire_shape} for spec in specs]
 
@@ -224,13 +271,6 @@ def _self_test(loaded: LoadedVersion) -> dict[str, Any]:
         "reason": tested.reason,
         "milliseconds": round(tested.seconds * 1000, 3),
     }
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        return float(text) if text is not None else None
-    except ValueError:
-        return None
 
 
 def _time(milliseconds: int) -> str:

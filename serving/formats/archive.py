@@ -7,6 +7,7 @@ bomb is never unpacked to find out.
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import IO
 
 from serving.core.errors import ArtifactRefused
 from serving.formats.limits import FileLimits
@@ -19,16 +20,21 @@ _ENCRYPTED = 0x1
 
 def check_archive(path: Path, limits: FileLimits, next_step: str) -> None:
     """Raise ArtifactRefused unless every entry is sound, named once and inside the archive."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            problem = _member_problem(archive.infolist(), path, limits)
-            damaged = archive.testzip() if problem is None else None
-    except ZIP_ERRORS as error:
-        raise ArtifactRefused(f"'{path.name}' is a damaged archive", next_step=next_step) from error
-    if damaged is not None:
-        problem = f"is damaged: the checksum of '{damaged}' is wrong"
+    with path.open("rb") as file:
+        problem = archive_problem(file, path.stat().st_size, limits)
     if problem is not None:
         raise ArtifactRefused(f"'{path.name}' {problem}", next_step=next_step)
+
+
+def archive_problem(file: IO[bytes], stored_bytes: int, limits: FileLimits) -> str | None:
+    """What is wrong with the zip, as the rest of a sentence about it; None where nothing is."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            problem = _member_problem(archive.infolist(), stored_bytes, limits)
+            damaged = archive.testzip() if problem is None else None
+    except ZIP_ERRORS:
+        return "is a truncated or damaged archive"
+    return problem if damaged is None else f"is damaged: the checksum of '{damaged}' is wrong"
 
 
 def escapes(entry: str) -> bool:
@@ -37,7 +43,7 @@ def escapes(entry: str) -> bool:
     return any(path.is_absolute() or bool(path.drive) or ".." in path.parts for path in paths)
 
 
-def _member_problem(members: Sequence[zipfile.ZipInfo], path: Path, limits: FileLimits) -> str | None:
+def _member_problem(members: Sequence[zipfile.ZipInfo], stored_bytes: int, limits: FileLimits) -> str | None:
     if len(members) > limits.max_entries:
         return f"holds {len(members)} entries, more than the limit of {limits.max_entries}"
     names = [member.filename for member in members]
@@ -49,7 +55,7 @@ def _member_problem(members: Sequence[zipfile.ZipInfo], path: Path, limits: File
         return f"holds the entry '{twice}' twice, and readers differ in which one they take"
     if any(member.flag_bits & _ENCRYPTED for member in members):
         return "is encrypted"
-    return _size_problem(members, path.stat().st_size, limits)
+    return _size_problem(members, stored_bytes, limits)
 
 
 def _size_problem(members: Sequence[zipfile.ZipInfo], stored_bytes: int, limits: FileLimits) -> str | None:

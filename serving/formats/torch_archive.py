@@ -18,6 +18,7 @@ _OPERATOR_NAMESPACES = frozenset(
 )
 _UNSAFE_PRIMS = frozenset({"PythonOp", "IgnoredPythonOp", "rpc_async", "rpc_sync", "rpc_remote"})
 _UNSAFE_NATIVE = frozenset({"data_ptr"})
+UNSAFE_OPERATORS = _FILE_OPERATORS | _UNSAFE_NATIVE
 _CLASS_NAMESPACES = frozenset({"quantized"})
 _CUSTOM_CLASS = re.compile(rb"torch[.\s]+classes[.\s]+(\w+)")
 
