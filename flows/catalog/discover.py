@@ -104,8 +104,12 @@ def source_digest(path: Path, members: Sequence[str] = ()) -> str:
         return tree_digest({file.relative_to(path).as_posix(): file_sha256(file) for file in payload(path)})
     if not members:
         return file_sha256(path)
-    others = {member: file_sha256(path.parent / member) for member in members}
+    others = {member: _sha256_if_there(path.parent / member) for member in members}
     return tree_digest({"model": file_sha256(path), **others})
+
+
+def _sha256_if_there(path: Path) -> str:
+    return file_sha256(path) if path.is_file() else "missing"
 
 
 def payload(path: Path) -> list[Path]:

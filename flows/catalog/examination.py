@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -60,8 +60,11 @@ class ExaminingProcess:
         )
         ending = self._ask(order)
         if ending.exit_code == 0 and ending.cut is None and result_path.is_file():
-            return EXAMINED.validate_json(result_path.read_bytes())
-        return Examined(problem=self._problem(ending), next_step=_NEXT_STEPS.get(ending.cut, _CRASHED))
+            found = EXAMINED.validate_json(result_path.read_bytes())
+            if not found.lacked_memory:
+                return found
+            ending = replace(ending, cut=Cut.MEMORY)
+        return Examined(problem=self._problem(ending), next_step=_NEXT_STEPS[ending.cut])
 
     def close(self) -> None:
         process, self._process = self._process, None
@@ -80,7 +83,8 @@ class ExaminingProcess:
     def _ask(self, order: Order) -> Ending:
         for _attempt in range(2):
             process = self._started()
-            assert process.stdin is not None and process.stdout is not None
+            assert process.stdin is not None
+            assert process.stdout is not None
             try:
                 process.stdin.write(ORDERS.dump_json(order).decode() + "\n")
                 process.stdin.flush()
@@ -123,6 +127,7 @@ class ExaminingProcess:
 
 _CRASHED = "export it again, and try it with the runtime's own loader; it is looked at again when it changes"
 _NEXT_STEPS = {
+    None: _CRASHED,
     Cut.TIME: "correct the model, or allow more time with SIGNALBOX_REGISTER_SECONDS",
     Cut.MEMORY: "make the model smaller, or allow more with SIGNALBOX_REGISTER_MEMORY_MB",
 }

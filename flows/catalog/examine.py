@@ -20,7 +20,7 @@ from flows.catalog.describe import describe
 from flows.catalog.discover import source_digest
 from flows.catalog.evaluation import EvaluationRefused, EvaluationSet, misfit, read_evaluation
 from flows.catalog.examined import Examined, Task
-from flows.catalog.inputs import Origin, Recorded, record
+from flows.catalog.inputs import Origin, Recorded, is_want_of_memory, record
 from serving.core.datatypes import Array
 from serving.core.errors import ArtifactRefused
 from serving.core.model import Format
@@ -47,7 +47,11 @@ def examine(task: Task, translates: Translates) -> Examined:
     try:
         members = _members(task.source)
         return _examined(task, translates, members)
+    except MemoryError:
+        return Examined(lacked_memory=True, members=members)
     except ArtifactRefused as refused:
+        if is_want_of_memory(refused.__cause__):
+            return Examined(lacked_memory=True, members=members)
         return Examined(problem=refused.problem, next_step=refused.next_step, members=members)
 
 
@@ -77,7 +81,7 @@ def _examined(task: Task, translates: Translates, members: tuple[str, ...]) -> E
     return Examined(
         members=members,
         format=format,
-        source_digest=_digest_of_copy(layout, members),
+        source_digest=source_digest(layout.payload, members),
         digest=payload_digest(task.root),
         description=description.as_json(),
         golden=tried.recorded.said,
@@ -176,10 +180,6 @@ def _proven(model: LoadedModel, artifact: Artifact, tried: _Tried) -> SelfTest:
         said = f" ({tried.recorded.said})" if tried.recorded.golden is None else ""
         raise ArtifactRefused(f"its self-test failed: {found.reason}{said}", next_step=step)
     return found
-
-
-def _digest_of_copy(layout: packaging.Layout, members: Sequence[str]) -> str:
-    return source_digest(layout.payload, members)
 
 
 def _label_notes(task: Task, tried: _Tried) -> list[str]:

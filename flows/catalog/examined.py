@@ -37,6 +37,7 @@ class Examined:
 
     problem: str | None = None
     next_step: str = ""
+    lacked_memory: bool = False
     members: tuple[str, ...] = ()
     format: str | None = None
     source_digest: str | None = None

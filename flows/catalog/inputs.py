@@ -4,6 +4,7 @@ Called in the examining process. What a model answers is judged elsewhere; here 
 at all, and finitely, since nothing else can be compared later.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,6 +13,7 @@ from math import prod
 import numpy as np
 
 from serving.core.datatypes import DTYPES, FLOATS, Array, is_finite
+from serving.core.errors import ArtifactRefused
 from serving.core.model import TensorSpec
 from serving.formats.golden import Golden
 from serving.formats.loader import LoadedModel
@@ -23,6 +25,8 @@ _MADE_ROWS = 2
 _LENGTHS = (1, 8, 32, 224)
 _MAX_BYTES = 64 << 20
 _SEED = 20
+_NO_MEMORY = re.compile(r"can't allocate memory|not enough memory|bad_alloc|[Ff]ailed to allocate memory")
+_STEP = "correct the model, or the inputs that the side file names; it is looked at again when it changes"
 
 
 class Origin(StrEnum):
@@ -41,24 +45,43 @@ class Recorded:
 
 
 def record(model: LoadedModel, given: Mapping[Origin, Mapping[str, Array]]) -> Recorded:
-    """Inputs and answers of the best inputs that the model answers."""
+    """Inputs and answers of the best inputs that the model answers.
+
+    Raises `ArtifactRefused` where it does not answer, with numbers, what somebody gave it to answer.
+    """
     reason = "the shape of an input is unknown, and neither side file nor evaluation set shows one"
     for origin, inputs in _choices(model.inputs, given):
-        try:
-            outputs = model.predict(inputs)
-        except Exception as error:  # a model is foreign code: whatever it raises only ends this attempt
-            reason = f"it raised {type(error).__name__} on {origin}: {' '.join(str(error).split())[:200]}"
-            if origin in given:
-                return Recorded(None, reason)
-            continue
-        spoilt = next((name for name, array in outputs.items() if not is_finite(array)), None)
-        if spoilt is None:
+        outputs = _answered(model, inputs)
+        if not isinstance(outputs, str):
             rows = max((len(array) for array in inputs.values() if array.ndim), default=1)
             return Recorded(Golden(inputs, outputs), f"recorded with {origin} ({rows} rows)")
-        reason = f"output '{spoilt}' is not finite on {origin}"
+        reason = f"{outputs} on {origin}"
         if origin in given:
-            return Recorded(None, reason)
+            raise ArtifactRefused(reason, next_step=_STEP)
     return Recorded(None, reason)
+
+
+def _answered(model: LoadedModel, inputs: Mapping[str, Array]) -> dict[str, Array] | str:
+    """The answer, or in words why it is none to compare with. Raises `MemoryError` where that was it."""
+    try:
+        outputs = model.predict(inputs)
+    except Exception as error:  # a model is foreign code: whatever it raises only ends this attempt
+        if is_want_of_memory(error):
+            raise MemoryError from error
+        return f"it raised {type(error).__name__} ({_last_line(error)})"
+    spoilt = next((name for name, array in outputs.items() if not is_finite(array)), None)
+    return outputs if spoilt is None else f"output '{spoilt}' is not finite"
+
+
+def is_want_of_memory(error: BaseException | None) -> bool:
+    """Whether a runtime failed because memory was refused; each says so in its own words."""
+    return isinstance(error, MemoryError) or (error is not None and bool(_NO_MEMORY.search(str(error))))
+
+
+def _last_line(error: Exception) -> str:
+    """TorchScript tells its whole stack first."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:200] if lines else "without a word"
 
 
 def rows_of(inputs: Mapping[str, Array], specs: Sequence[TensorSpec]) -> dict[str, Array]:

@@ -77,15 +77,14 @@ class SideFile(BaseModel):
         if isinstance(value, list):
             return [str(item) if type(item) in (int, float) else item for item in value]
         if value is not None and not isinstance(value, str):
-            raise ValueError(
-                "it must be a list of class labels, or the path of a file with one label per line"
-            )
+            raise ValueError("it must be a list of labels, or the path of a file with one label per line")
         return value
 
     @field_validator("tags", mode="before")
     @classmethod
     def _list_as_tags(cls, value: object) -> object:
-        return dict.fromkeys(value, "true") if _is_list_of_text(value) else value
+        is_list = isinstance(value, list) and all(isinstance(item, str) for item in value)
+        return {str(item): "true" for item in value} if isinstance(value, list) and is_list else value
 
     @field_validator("tags")
     @classmethod
@@ -247,10 +246,6 @@ def _line(node: yaml.Node, keys: list[str]) -> str:
             break
         line, node = pair[0].start_mark.line, pair[1]
     return f" line {line + 1}"
-
-
-def _is_list_of_text(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 def _refused(problem: str) -> ArtifactRefused:

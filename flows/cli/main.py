@@ -16,6 +16,7 @@ from flows.cli.drift import drift
 from flows.cli.health import health
 from flows.cli.models import models
 from flows.cli.promote import promote
+from flows.cli.register import register_file
 from flows.cli.rollback import rollback
 from flows.cli.rollouts import rollouts
 from flows.cli.serve import serve
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 for command in (up, down, status, serve, models, promote, rollouts, rollback, health, drift, validate):
     app.command()(command)
+app.command(name="register")(register_file)
 app.add_typer(alerts_app, name="alerts")
 app.add_typer(audit_app, name="audit")
 app.add_typer(db_app, name="db")

@@ -33,7 +33,8 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFile:
-    """One path. `members` are the files beside it that belong to it, as paths relative to its folder.
+    """One path. `members` are the weight files that belong to it, `attached` what its side file names
+    (evaluation set, example, labels), both as paths relative to its folder.
 
     `fingerprint` is of sizes and times, `since` when it was first seen so; both digests, `model`,
     `version`, `reason` and `side` (the side file as plain values) are those of the last outcome.
@@ -41,6 +42,7 @@ class ModelFile:
 
     path: str
     members: tuple[str, ...] = ()
+    attached: tuple[str, ...] = ()
     fingerprint: str
     since: datetime
     state: State = State.CHANGING
@@ -98,6 +100,7 @@ def _values(file: ModelFile, now: datetime) -> dict[str, Any]:
     return {
         "path": key_of(file.path),
         "members": json_text(file.members),
+        "attached": json_text(file.attached),
         "fingerprint": file.fingerprint,
         "since": time_text(file.since),
         "state": str(file.state),
@@ -117,6 +120,7 @@ def _model_file(row: Row[Any]) -> ModelFile:
     return ModelFile(
         path=row.path,
         members=tuple(json.loads(row.members)),
+        attached=tuple(json.loads(row.attached)),
         fingerprint=row.fingerprint,
         since=read_time(row.since),
         state=State(row.state),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Engine, Row, and_, func, insert, select
+from sqlalchemy import Connection, Engine, Row, and_, func, insert, select
 
 from serving.store import schema
 from serving.store.database import reading, writing
@@ -33,6 +33,12 @@ class Report:
 
 def save(engine: Engine, report: Report) -> None:
     """Write a report once; its id must be new."""
+    with writing(engine) as connection:
+        add(connection, report)
+
+
+def add(connection: Connection, report: Report) -> None:
+    """The same as part of the caller's `writing` transaction."""
     values = {
         "id": report.id,
         "kind": report.kind,
@@ -42,8 +48,7 @@ def save(engine: Engine, report: Report) -> None:
         "created_at": time_text(report.created_at),
         "body": json_text(report.body),
     }
-    with writing(engine) as connection:
-        connection.execute(insert(_table).values(values))
+    connection.execute(insert(_table).values(values))
 
 
 def latest(engine: Engine, kind: str, model: str, version: str | None = None) -> Report | None:

@@ -209,6 +209,7 @@ model_files = Table(
     metadata,
     Column("path", String(1024), nullable=False),
     Column("members", Text, nullable=False),
+    Column("attached", Text, nullable=False),
     Column("fingerprint", String(64), nullable=False),
     Column("since", String(32), nullable=False),
     Column("state", String(16), nullable=False),

@@ -12,6 +12,7 @@ def upgrade() -> None:
         "model_files",
         sa.Column("path", sa.String(1024), nullable=False),
         sa.Column("members", sa.Text, nullable=False),
+        sa.Column("attached", sa.Text, nullable=False),
         sa.Column("fingerprint", sa.String(64), nullable=False),
         sa.Column("since", sa.String(32), nullable=False),
         sa.Column("state", sa.String(16), nullable=False),
