@@ -1,7 +1,7 @@
 """What a version says in MLflow, and the order in which it is written there. Called by `register`."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +21,24 @@ from serving.formats.mlmodel import FILE_NAME
 from serving.store.registry import ModelVersion, Registry
 
 _MEGABYTE = 1 << 20
+_TOLD = frozenset(map(str, (Tag.AUTHOR, Tag.LABELS, Tag.LICENCE, Tag.TRAINING_DATASET)))
 _OF_THE_BYTES = frozenset((Tag.DIGEST, Tag.SOURCE_DIGEST, Tag.MEMORY_MB))
 Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Publication:
-    """A model that is laid out in `task.root`, and everything there is to say of it."""
+    """A model that is laid out in `task.root`, and everything there is to say of it.
+
+    `said_before` is what the side file said when it was last taken.
+    """
 
     task: Task
     found: Examined
     description: Description
     wanted: Declared
     name: str
+    said_before: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Publisher:
@@ -71,7 +76,11 @@ class Publisher:
         Its bytes stay as they were logged, and so does what was measured of them.
         """
         self._tag_model(publication)
-        for key, value in _version_tags(publication).items():
+        tags = _version_tags(publication)
+        taken_back = {*_TOLD, *publication.said_before.get("tags", {})} - tags.keys()
+        for key in sorted(taken_back & version.tags.keys()):
+            self._tracking.delete_version_tag(version.ref, self._registry.stored_tag(key))
+        for key, value in tags.items():
             if key not in _OF_THE_BYTES and value and version.tags.get(key) != value:
                 self._registry.set_version_tag(version.ref, key, value)
         page = presentation.page(publication.description)
@@ -131,12 +140,8 @@ class Publisher:
         return declared
 
     def _stored(self, tags: dict[str, str]) -> dict[str, str]:
-        """Our own tags by the names under which this environment keeps them; those of others as they are."""
-        return {
-            self._registry.stored_tag(key) if key.startswith("signalbox.") else key: value
-            for key, value in tags.items()
-            if value
-        }
+        """By the names under which this environment keeps them."""
+        return {self._registry.stored_tag(key): value for key, value in tags.items() if value}
 
     def _now_ms(self) -> int:
         return int(self._clock.now().timestamp() * 1000)

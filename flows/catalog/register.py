@@ -185,7 +185,12 @@ class _Registration:
     def _published(self, task: Task, found: Examined, known: ModelVersion | None) -> Outcome:
         description = from_json(found.description)
         publication = Publication(
-            task=task, found=found, description=description, wanted=self._wanted, name=self._path.name
+            task=task,
+            found=found,
+            description=description,
+            wanted=self._wanted,
+            name=self._path.name,
+            said_before=self._request.file.side or {},
         )
         publisher, file, side = self._means.publisher, self._file, self._wanted.side.as_json
         if known is not None:

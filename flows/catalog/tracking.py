@@ -16,6 +16,7 @@ import httpx
 
 from flows.catalog.discover import payload
 from serving.core.errors import ArtifactRefused, RegistryUnavailable
+from serving.core.model import VersionRef
 
 ATTEMPT_TAG = "signalbox.attempt"
 _API = "/api/2.0/mlflow"
@@ -149,6 +150,10 @@ class Tracking:
 
     def delete_version(self, model: str, version: str) -> None:
         self._send("DELETE", "model-versions/delete", {"name": model, "version": version}, missing=True)
+
+    def delete_version_tag(self, ref: VersionRef, key: str) -> None:
+        body = {"name": ref.model, "version": ref.version, "key": key}
+        self._send("DELETE", "model-versions/delete-tag", body, missing=True)
 
     def log_metrics(self, run_id: str, metrics: Mapping[str, float], now_ms: int) -> None:
         self._post("runs/log-batch", run_id=run_id, metrics=_metrics(metrics, now_ms))
