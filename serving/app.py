@@ -4,6 +4,7 @@ Nothing here decides anything. What is opened is closed in reverse by one exit s
 """
 
 import asyncio
+import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable
@@ -14,6 +15,7 @@ from random import Random
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from sqlalchemy import Engine
 from starlette.exceptions import HTTPException
 
 from serving.announce import Announcer
@@ -63,6 +65,8 @@ from serving.telemetry.metrics import Metrics
 from serving.telemetry.parts import Keeping, PartFolder
 from serving.write_back import WriteBack
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Server:
@@ -81,8 +85,7 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
     clock = clock or SystemClock()
     async with AsyncExitStack() as stack:
         settings.serving_home.mkdir(parents=True, exist_ok=True)
-        with suppress(StoreUnavailable):  # inference does not need the store; see `Ledger`
-            await asyncio.to_thread(_prepare_store, settings.database_url)
+        await asyncio.to_thread(_prepare_store, settings.database_url)
         engine = open_engine(settings.database_url)
         stack.callback(engine.dispose)
         client = connect(settings)
@@ -204,15 +207,26 @@ def _inference_log(settings: ServingSettings, metrics: Metrics, ledger: Ledger, 
 
 
 def _prepare_store(url: str) -> None:
-    """Bring the store to this version's schema; refuses one that is newer or damaged."""
+    """Bring the store to this version's schema. Raises `StoreUnusable` for one that is newer or damaged;
+    one that is away is left alone, because inference does not need it (see `Ledger`).
+    """
     engine = open_engine(url)
+    try:
+        _upgrade_if_older(engine, url)
+    except StoreUnusable:
+        raise
+    except StoreUnavailable as error:
+        log.warning("store_away reason=%s", error)
+    finally:
+        engine.dispose()
+
+
+def _upgrade_if_older(engine: Engine, url: str) -> None:
     try:
         check(engine)
     except StoreUnusable:
         upgrade(url)
         check(engine)
-    finally:
-        engine.dispose()
 
 
 async def _background(stack: AsyncExitStack, *loops: Awaitable[None]) -> None:

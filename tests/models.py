@@ -137,7 +137,12 @@ def describe(
     example: object = None,
 ) -> Path:
     """Write an `MLmodel` as MLflow does; tensors are (name or '', dtype, shape)."""
-    data = {"onnx": {"data": "model.onnx"}, "pytorch": {"model_data": "model.pt"}}
+    data = {
+        "onnx": {"data": "model.onnx"},
+        "pytorch": {"model_data": "model.pt"},
+        "pt2": {"data": "model.pt2"},
+        "coreml": {"data": "model.mlmodel", "translation": "translation.onnx"},
+    }
     content: dict[str, Any] = {"flavors": {flavor: data.get(flavor, {}), "python_function": {}}}
     if inputs is not None:
         content["signature"] = {"inputs": _signature(inputs), "outputs": _signature(outputs or ())}

@@ -42,8 +42,8 @@ class Graph:
         taken.add(name)
         return name
 
-    def input(self, name: str, dtype: int, shape: Sequence[int | str]) -> str:
-        """Declare an input under exactly `name`; a string in `shape` is a dynamic dimension's name."""
+    def input(self, name: str, dtype: int, shape: Sequence[int | str] | None) -> str:
+        """Declare an input under exactly `name`; a string in `shape` names a dynamic dimension."""
         self._root._taken.add(name)
         self._inputs.append(helper.make_tensor_value_info(name, dtype, shape))
         return name

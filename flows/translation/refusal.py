@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from serving.core.errors import SignalboxError
 
+NO_TRANSLATION = "has no ONNX translation"
 _EXPORT_DIRECTLY = "export the original model to ONNX or TorchScript and register that file instead"
 
 
@@ -18,7 +19,7 @@ class Unsupported:
 
     operator: str
     variable: str
-    reason: str = "has no ONNX translation"
+    reason: str = NO_TRANSLATION
 
     def __str__(self) -> str:
         return f"operator '{self.operator}' (output '{self.variable}') {self.reason}"

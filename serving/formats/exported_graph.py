@@ -158,6 +158,11 @@ def _anything(text: str) -> bool:
     return True
 
 
+def _is_endless(text: str) -> bool:
+    """JSON has no numbers for these."""
+    return text in ("Infinity", "-Infinity", "NaN")
+
+
 # Which form a text must have, by the field it stands in. Constants become quoted literals.
 _TEXTS: Mapping[str, Callable[[str], bool]] = {
     "target": _is_operator,
@@ -177,6 +182,7 @@ _TEXTS: Mapping[str, Callable[[str], bool]] = {
     "as_string": _anything,
     "as_strings": _anything,
     "torch_version": _anything,
+    **dict.fromkeys(("as_float", "as_floats", "as_float_lists", "real", "imag"), _is_endless),
 }
 _PLACES = {
     "target": "operator",

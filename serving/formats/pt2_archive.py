@@ -9,10 +9,11 @@ import io
 import json
 import math
 import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 import torch
 from torch._export.serde.schema import SCHEMA_VERSION
@@ -52,6 +53,11 @@ class Export:
 def read_export(path: Path, limits: FileLimits = DEFAULT_LIMITS) -> Export:
     """Everything in the archive. Raises ArtifactRefused for what is damaged, unsafe or of another version."""
     check_archive(path, limits, EXPORT_AGAIN)
+    with zipfile.ZipFile(path) as archive:
+        old = any(name.startswith("serialized_") for name in archive.namelist())
+    if old:
+        problem = f"'{path.name}' has the layout of torch 2.7 or older, which stores pickles"
+        raise ArtifactRefused(problem, next_step=EXPORT_AGAIN)
     records = _Records(path, limits)
     records.check_kinds()
     model = records.model_name()
@@ -85,8 +91,6 @@ class _Records:
                 self._refuse(problem, "save the exported program itself with torch.export.save")
             if name.startswith(("data/constants/custom_obj_", "data/constants/opaque_obj_")):
                 self._refuse(f"holds a pickled object ('{name}'), which runs stored code when loaded")
-            if name.startswith("serialized_"):
-                self._refuse("has the layout of torch 2.7 or older, which stores pickles")
             if _RECORDS.fullmatch(name) is None:
                 self._refuse(f"holds '{name}', which torch.export.save does not write")
         if self._text("archive_format") != "pt2":
@@ -174,7 +178,7 @@ class _Records:
 
     def _bytes(self, name: str) -> bytes:
         try:
-            return cast(bytes, self._reader.get_record(name))
+            return self._reader.get_record(name)
         except RuntimeError:
             self._refuse(f"is damaged or lacks '{name}'")
 

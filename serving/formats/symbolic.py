@@ -6,8 +6,9 @@ torch hands these texts to sympy, which evaluates them as Python. Called for eve
 import ast
 import re
 
-_MAX_LENGTH = 4000
-_MAX_POWERS = 2
+_MAX_LENGTH = 20_000
+_MAX_POWERS = 100
+_MAX_NESTED_POWERS = 2
 _MAX_EXPONENT = 16
 _MAX_INTEGER = 1 << 63
 # Symbols are a prefix of torch's and a counter; a high counter makes torch count up to it.
@@ -43,7 +44,7 @@ def is_calculation(text: str) -> bool:
     names = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
     return (
         len(powers) <= _MAX_POWERS
-        and all(_small_exponent(node) for node in powers)
+        and all(_small_power(node) for node in powers)
         and all(_allowed(node, id(node) in names) for node in ast.walk(tree))
     )
 
@@ -75,6 +76,12 @@ def _is_power(node: ast.AST) -> bool:
     if isinstance(node, ast.Call):
         return isinstance(node.func, ast.Name) and node.func.id == "Pow"
     return isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow)
+
+
+def _small_power(node: ast.AST) -> bool:
+    """Powers of powers grow beyond any memory, and sympy calculates those of numbers at once."""
+    nested = sum(_is_power(inner) for inner in ast.walk(node))
+    return nested <= _MAX_NESTED_POWERS and _small_exponent(node)
 
 
 def _small_exponent(node: ast.AST) -> bool:

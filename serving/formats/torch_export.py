@@ -90,7 +90,7 @@ def _exported(export: Export, name: str) -> ExportedProgram:
     """The program that torch builds from checked data; nothing is read from the file any more."""
     try:
         with _one_at_a_time:
-            program = _dict_to_dataclass(schema.ExportedProgram, dict(export.program))
+            program = _dict_to_dataclass(schema.ExportedProgram, dict(export.program))  # type: ignore[no-untyped-call]
             # Without sample inputs torch makes no guards out of source text; ranges are checked all the same.
             return ExportedProgramDeserializer().deserialize(
                 program, dict(export.weights), dict(export.constants), None
