@@ -27,11 +27,12 @@ _NICENESS = 5
 _WATCH_SECONDS = 0.01
 # Private memory beyond the limit that the kernel refuses itself, should it grow faster than is watched.
 _SLACK_BYTES = 256 << 20
+_CORE_ML = ("flows.translation.program", "flows.translation.network", "serving.formats.onnx_runtime")
 _LIBRARIES = {
     ".onnx": ("serving.formats.onnx_runtime",),
     ".pt2": ("serving.formats.torch_export", "serving.formats.torch_script"),
-    ".mlmodel": ("flows.translation.core_ml", "serving.formats.onnx_runtime"),
-    ".mlpackage": ("flows.translation.core_ml", "serving.formats.onnx_runtime"),
+    ".mlmodel": _CORE_ML,
+    ".mlpackage": _CORE_ML,
 }
 _OTHERS = ("serving.formats.torch_script",)
 
@@ -56,9 +57,8 @@ def translated(source: Path, target: Path) -> Sequence[str]:
     try:
         translation = translate(source, target)
     except TranslationRefused as refused:
-        step = "convert the model without it, or export the original to ONNX"
-        problem = f"it cannot be translated to ONNX: {refused}"
-        raise ArtifactRefused(problem, next_step=step) from refused
+        problem = f"it cannot be translated to ONNX: {refused.reason}"
+        raise ArtifactRefused(problem, next_step=refused.next_step) from refused
     return translation.notes
 
 

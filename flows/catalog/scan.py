@@ -15,10 +15,11 @@ from sqlalchemy import Engine
 
 from flows.catalog.attention import Attention, Decision, attention
 from flows.catalog.discover import Candidate, Listing, Stray, data_files, fingerprint, look_through
+from flows.catalog.examination import ExaminerLost
 from flows.catalog.outcome import Outcome, Recorder, Result
 from flows.catalog.register import Means, Request, register
 from serving.core.clock import Clock
-from serving.core.errors import SignalboxError
+from serving.core.errors import RegistryUnavailable
 from serving.store import model_files
 from serving.store.model_files import ModelFile, State, key_of
 
@@ -27,6 +28,8 @@ _FORGET_AFTER = timedelta(days=7)
 _OLD_WORK_SECONDS = 6 * 3600.0
 _LONGEST_WATCH_SECONDS = 60.0
 _MARGIN_SECONDS = 0.05
+# A file may name weight files that nobody knew to belong to it: those are watched in a second round.
+_ROUNDS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,22 +88,38 @@ def scan(folders: Sequence[Path], means: Means, watch: Watch, engine: Engine) ->
     listing = look_through(folders)
     noted = model_files.known(engine)
     report = ScanReport(missing=listing.missing)
-    report.outcomes += _strays(listing.strays, noted, means.recorder)
+    strays = [*_strays(listing.strays, noted, means.recorder)]
     found = [*_looked_at(listing.candidates, noted, means.clock, watch.quiet_seconds)]
-    _note(found, engine, means.clock)
-    found = _watched(found, engine, means.clock, watch)
     report.unchanged = sum(one.decision.attention is Attention.LEAVE for one in found)
-    report.outcomes += [_waiting(one) for one in found if one.decision.attention is Attention.WAIT]
+    report.unchanged += len(listing.strays) - len(strays)
+    outcomes = {stray.path: stray for stray in strays}
     try:
-        for one in found:
-            if one.decision.attention in (Attention.TAKE, Attention.RESUME):
-                report.outcomes.append(
-                    register(Request(candidate=one.candidate, file=one.file, said={}), means)
-                )
-    except SignalboxError as error:
+        for _round in range(_ROUNDS):
+            _note(found, engine, means.clock)
+            found = _watched(found, engine, means.clock, watch)
+            taken = {outcome.path: outcome for outcome in _taken(found, means)}
+            outcomes |= taken
+            asked = [one.candidate for one in found if _waits(taken.get(one.candidate.path))]
+            if not asked:
+                break
+            found = [*_looked_at(asked, model_files.known(engine), means.clock, watch.quiet_seconds)]
+    except (RegistryUnavailable, ExaminerLost) as error:
         report.interrupted = str(error)
+    report.outcomes = list(outcomes.values())
     _note_missing(listing, noted, folders, engine, means.clock)
     return report
+
+
+def _taken(found: Sequence[_Found], means: Means) -> Iterator[Outcome]:
+    for one in found:
+        if one.decision.attention in (Attention.TAKE, Attention.RESUME):
+            yield register(Request(candidate=one.candidate, file=one.file, said={}), means)
+        elif one.decision.attention is Attention.WAIT:
+            yield _waiting(one)
+
+
+def _waits(outcome: Outcome | None) -> bool:
+    return outcome is not None and outcome.result is Result.PENDING
 
 
 def _looked_at(
