@@ -24,7 +24,7 @@ from flows.catalog.discover import payload
 from serving.core.datatypes import DTYPES, Array
 from serving.core.errors import ArtifactRefused
 from serving.core.model import Format, TensorSpec
-from serving.formats.artifact import TRANSLATION_FILE
+from serving.formats.artifact import DESCRIPTIONS, TRANSLATION_FILE
 from serving.formats.mlmodel import FILE_NAME
 
 _REQUIREMENTS, _CONDA, _PYTHON = "requirements.txt", "conda.yaml", "python_env.yaml"
@@ -55,29 +55,41 @@ def lay_out(source: Path, members: Sequence[str], format: Format, root: Path) ->
     """Copy a file, with what belongs to it, to where a model of its format keeps it."""
     root.mkdir(parents=True)
     if format is Format.TORCHSCRIPT:
-        target = root / "data" / "model.pth"
-        _copy(source, target)
-        # Without this file MLflow's loader does not look at the other.
-        (root / "data" / "pickle_module_info.txt").write_text(_PICKLE_NOTE)
-        torch = {"model_data": "data", "pytorch_version": version("torch"), "code": None}
-        return Layout(root, format, target, "data", "pytorch", torch)
+        return _torch_script(source, root)
     if format is Format.ONNX:
-        # In a folder of their own, weight files cannot stand in for one of MLflow's.
-        target = root / "data" / source.name if members else root / "model.onnx"
-        for member in members:
-            _copy(source.parent / member, target.parent / member)
-        data = target.relative_to(root).as_posix()
-        _copy(source, target)
-        onnx = {"onnx_version": version("onnx"), "data": data, "providers": ["CPUExecutionProvider"]}
-        return Layout(root, format, target, data, "onnx", onnx | {"onnx_session_options": None, "code": None})
+        return _onnx(source, members, root)
     if format is Format.PT2:
-        target = root / "model.pt2"
-        _copy(source, target)
-        return Layout(root, format, target, "", "pt2", {"data": target.name})
+        _copy(source, root / "model.pt2")
+        return Layout(root, format, root / "model.pt2", "", "pt2", {"data": "model.pt2"})
     target = root / ("model.mlpackage" if source.is_dir() else "model.mlmodel")
     _copy(source, target)
-    core_ml = {"data": target.name, "translation": TRANSLATION_FILE}
-    return Layout(root, format, target, "", "coreml", core_ml)
+    entries = {"data": target.name, "translation": TRANSLATION_FILE}
+    return Layout(root, format, target, "", "coreml", entries)
+
+
+def _torch_script(source: Path, root: Path) -> Layout:
+    target = root / "data" / "model.pth"
+    _copy(source, target)
+    # Without this file MLflow's loader does not look at the other.
+    (root / "data" / "pickle_module_info.txt").write_text(_PICKLE_NOTE)
+    entries = {"model_data": "data", "pytorch_version": version("torch"), "code": None}
+    return Layout(root, Format.TORCHSCRIPT, target, "data", "pytorch", entries)
+
+
+def _onnx(source: Path, members: Sequence[str], root: Path) -> Layout:
+    target = root / "model.onnx"  # at the top, where MLflow's loader looks for its description
+    for member in members:
+        _check_free(member)
+        _copy(source.parent / member, root / member)
+    _copy(source, target)
+    entries = {
+        "onnx_version": version("onnx"),
+        "data": target.name,
+        "providers": ["CPUExecutionProvider"],
+        "onnx_session_options": None,
+        "code": None,
+    }
+    return Layout(root, Format.ONNX, target, target.name, "onnx", entries)
 
 
 def describe_briefly(layout: Layout) -> None:
@@ -126,6 +138,13 @@ def _free_rows(array: Array, rows: int) -> tuple[int, ...]:
 
 def _datatype(array: Array) -> str:
     return next(name for name, dtype in DTYPES.items() if dtype == array.dtype)
+
+
+def _check_free(member: str) -> None:
+    """A weight file must not stand in for one that MLflow reads or that we write."""
+    if member.partition("/")[0] in DESCRIPTIONS or member == "model.onnx":
+        step = "save the model with its weights under another name"
+        raise ArtifactRefused(f"its external data file is called '{member}'", next_step=step)
 
 
 def _copy(source: Path, target: Path) -> None:

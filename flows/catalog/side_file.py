@@ -133,7 +133,7 @@ def read_side_file(path: Path) -> SideFile:
     """What the file says. Raises `ArtifactRefused` in one sentence that names line and key."""
     text = _text(path)
     node = _composed(text, path.name)
-    if node is None:
+    if node is None or node.tag == "tag:yaml.org,2002:null":
         return SideFile()
     return _validated(_plain(text, path.name), f"'{path.name}'", lambda keys: _line(node, keys))
 
@@ -174,7 +174,7 @@ def _composed(text: str, name: str) -> yaml.Node | None:
         raise _refused(f"'{name}' is not readable YAML ({_told(error)})") from None
     if anchors:
         raise _refused(f"'{name}' uses YAML aliases (*name), which are not taken")
-    if node is not None and not isinstance(node, yaml.MappingNode):
+    if node is not None and not isinstance(node, yaml.MappingNode) and not node.tag.endswith(":null"):
         raise _refused(f"'{name}' must hold keys with values, like `name: digits`")
     if isinstance(node, yaml.MappingNode):
         _check_twice(node, name)

@@ -14,6 +14,7 @@ import sys
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,7 +26,6 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.models import onnx_adder, onnx_echo, onnx_graph, save_torch_script, scalar
 
 GOOD, BAD = 40, 25
-_SHAPES = {"x": np.ones((4, 3), np.float32)}
 
 
 def fill(folder: Path) -> Mapping[str, Any]:
@@ -41,12 +41,11 @@ def _onnx(folder: Path) -> list[str]:
     """Plain, in a nested folder, with a side file and set of its own, with external data of two namings."""
     names = []
     for number in range(8):
-        names.append(_move(folder, f"adder-{number}.onnx", lambda to, n=number: onnx_adder(to, 1.0 + n)))
+        names.append(_move(folder, f"adder-{number}.onnx", partial(onnx_adder, constant=1.0 + number)))
     for number in range(2):
-        made = _move(folder, f"nested/echo-{number}.onnx", lambda to, n=number: _echo(to, n))
-        names.append(made)
+        names.append(_move(folder, f"nested/echo-{number}.onnx", partial(_echo, number=number)))
     _evaluation(folder / "sets" / "toy.npz", {"x": np.eye(3, dtype=np.float32)[np.arange(12) % 3]})
-    names.append(_move(folder, "described.onnx", lambda to: onnx_adder(to, 0.25)))
+    names.append(_move(folder, "described.onnx", partial(onnx_adder, constant=0.25)))
     (folder / "described.model.yaml").write_text(
         "name: described\nmodel_type: classifier\ndescription: Says what it is given.\nauthor: A. Maker\n"
         "owner: vision\ncritical: true\ntraining_dataset: toy\nmetrics: {accuracy: 0.9}\n"
@@ -63,14 +62,14 @@ def _torch_scripts(folder: Path) -> list[str]:
     names = []
     for number in range(6):
         source = f"def forward(self, x: Tensor) -> Tensor:\n    return x * {number + 2}"
-        names.append(_move(folder, f"script-{number}.pt", lambda to, s=source: save_torch_script(to, s)))
+        names.append(_move(folder, f"script-{number}.pt", partial(save_torch_script, forward=source)))
     for number in range(4):
         # With an example, what it answers can be recorded.
         name = f"shown/shown-{number}.pth"
         source = f"def forward(self, x: Tensor) -> Tensor:\n    return x.softmax(1) + {number}"
-        names.append(_move(folder, name, lambda to, s=source: save_torch_script(to, s)))
+        names.append(_move(folder, name, partial(save_torch_script, forward=source)))
         (folder / f"shown/shown-{number}.model.yaml").write_text("example: rows.npz\n")
-    np.savez(folder / "shown" / "rows.npz", **{"input:x": _SHAPES["x"]})
+    _rows(folder / "shown" / "rows.npz")
     return names
 
 
@@ -133,7 +132,7 @@ def _script_bytes(source: str = "def forward(self, x: Tensor) -> Tensor:\n    re
 def _script(source: str) -> Maker:
     def make(path: Path) -> None:
         path.write_bytes(_script_bytes(source))
-        np.savez(path.with_suffix(".npz"), **{"input:x": _SHAPES["x"]})
+        _rows(path.with_suffix(".npz"))
         path.with_name(f"{path.name}.model.yaml").write_text(f"example: {path.stem}.npz\n")
 
     return make
@@ -268,10 +267,16 @@ def _with_weights(folder: Path, name: str, data: str, value: float) -> str:
     return name
 
 
+def _rows(path: Path) -> None:
+    arrays: dict[str, Any] = {"input:x": np.ones((4, 3), np.float32)}
+    np.savez(path, allow_pickle=False, **arrays)
+
+
 def _evaluation(path: Path, inputs: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    arrays: dict[str, Any] = {f"input:{name}": array for name, array in inputs.items()}
     labels = np.arange(len(next(iter(inputs.values())))) % 3
-    np.savez(path, labels=labels, **{f"input:{name}": array for name, array in inputs.items()})
+    np.savez(path, allow_pickle=False, labels=labels, **arrays)
 
 
 def main() -> None:
