@@ -24,7 +24,7 @@ from flows.catalog.discover import payload
 from serving.core.datatypes import DTYPES, Array
 from serving.core.errors import ArtifactRefused
 from serving.core.model import Format, TensorSpec
-from serving.formats.artifact import DESCRIPTIONS, TRANSLATION_FILE
+from serving.formats.artifact import TRANSLATION_FILE, payload_files
 from serving.formats.mlmodel import FILE_NAME
 
 _REQUIREMENTS, _CONDA, _PYTHON = "requirements.txt", "conda.yaml", "python_env.yaml"
@@ -79,8 +79,8 @@ def _torch_script(source: Path, root: Path) -> Layout:
 def _onnx(source: Path, members: Sequence[str], root: Path) -> Layout:
     target = root / "model.onnx"  # at the top, where MLflow's loader looks for its description
     for member in members:
-        _check_free(member)
         _copy(source.parent / member, root / member)
+        _check_free(member, root)
     _copy(source, target)
     entries = {
         "onnx_version": version("onnx"),
@@ -140,9 +140,9 @@ def _datatype(array: Array) -> str:
     return next(name for name, dtype in DTYPES.items() if dtype == array.dtype)
 
 
-def _check_free(member: str) -> None:
+def _check_free(member: str, root: Path) -> None:
     """A weight file must not stand in for one that MLflow reads or that we write."""
-    if member.partition("/")[0] in DESCRIPTIONS or member == "model.onnx":
+    if root / member not in payload_files(root) or member == "model.onnx":
         step = "save the model with its weights under another name"
         raise ArtifactRefused(f"its external data file is called '{member}'", next_step=step)
 

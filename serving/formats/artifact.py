@@ -19,7 +19,7 @@ from serving.formats.model_file import TO_ONNX, format_of
 
 LABELS_FILE = "labels.txt"
 TRANSLATION_FILE = "translation.onnx"
-DESCRIPTIONS = frozenset(
+_NOT_PAYLOAD = frozenset(
     {
         mlmodel.FILE_NAME,
         "conda.yaml",
@@ -104,7 +104,7 @@ def payload_digest(root: Path) -> str:
 
 def _is_description(path: Path, root: Path) -> bool:
     parts = path.relative_to(root).parts
-    return "__pycache__" in parts or (len(parts) == 1 and parts[0] in DESCRIPTIONS)
+    return "__pycache__" in parts or (len(parts) == 1 and parts[0] in _NOT_PAYLOAD)
 
 
 def _flavored_payload(root: Path, flavors: Mapping[str, Mapping[str, Any]]) -> Path:
