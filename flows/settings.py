@@ -76,6 +76,14 @@ class FlowSettings(StoreSettings):
     min_functional_accuracy: float = Field(
         0.8, ge=0, le=1, description="Accuracy on its declared set below which a model's health is a warning."
     )
+    validation_seconds: float = Field(
+        40.0, gt=0, description="Longest time the measuring process of a validation may take."
+    )
+    validation_memory_mb: float = Field(
+        4096.0,
+        ge=256,
+        description="Most memory that process may hold: both versions, the libraries and their work.",
+    )
     start_seconds: float = Field(
         120.0, gt=0, description="Longest time `up` waits for one part to become ready."
     )

@@ -10,6 +10,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 
 from fastapi import FastAPI, Request
@@ -38,9 +39,11 @@ from serving.health import Health
 from serving.heartbeat import Heartbeat, Identity
 from serving.inference import Inference
 from serving.ledger import Ledger
-from serving.library import Library
+from serving.library import Library, standing_of
+from serving.memory import Memory
 from serving.notices import log_dropping
 from serving.overrides import Overrides
+from serving.preload import Preloader
 from serving.protocol.endpoints import protocol_routes
 from serving.protocol.infer import InferEndpoint
 from serving.readiness import Readiness
@@ -98,19 +101,29 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
         cache = ArtifactCache(settings.cache_folder, client, registry, settings.cache_mb << 20)
         threads = settings.threads or cpu_count()
         preparation = Preparation(
-            registry, cache, engine, clock, threads=threads, require_validation=settings.require_validation
+            registry,
+            cache,
+            engine,
+            clock,
+            threads=threads,
+            require_validation=settings.require_validation,
+            batch_limits=settings.batch_limits,
         )
+        models: dict[str, FollowedModel] = {}
+        memory = Memory(settings.memory_limits, clock, partial(standing_of, models))
         library = Library(
             preparation,
             cache,
+            memory,
             ledger,
             cache_folder=settings.cache_folder,
             candidate_timeout_seconds=settings.candidate_timeout_seconds,
             drain_seconds=settings.drain_seconds,
+            concurrent_loads=settings.concurrent_loads,
         )
+        memory.tell(library.note_evicted)
         stack.push_async_callback(library.close)
         metrics, routes = Metrics(), Routes()
-        models: dict[str, FollowedModel] = {}
         record = Record(settings.serving_home / "served.json")
         visibility = Visibility(models, record, routes, settings.cache_folder)
         guard = Guard(registry, engine, Leases(engine, clock))
@@ -158,7 +171,8 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
         identity = Identity(holder, f"http://{settings.host}:{settings.port}", clock.now())
         heartbeat = Heartbeat(identity, models, health, ledger, clock)
         stack.push_async_callback(heartbeat.leave)
-        await _background(stack, follower.run(), health.run(), heartbeat.run())
+        preloader = Preloader(memory, partial(standing_of, models))
+        await _background(stack, follower.run(), health.run(), heartbeat.run(), preloader.run())
 
         framework = _framework(metrics)
         knowledge = Knowledge(registry, ledger, clock)

@@ -202,7 +202,7 @@ class Inference:
     async def _run(self, version: LoadedVersion, inputs: Arrays, deadline: float) -> dict[str, np.ndarray]:
         try:
             async with asyncio.timeout(deadline - self._clock.monotonic()):
-                outputs = await version.run(inputs)
+                outputs = await version.run(inputs, deadline)
         except TimeoutError:
             raise DeadlineExceeded(f"version {version.ref} did not answer before the deadline") from None
         if (problem := output_problem(version.model.outputs, outputs)) is not None:

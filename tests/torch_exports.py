@@ -39,6 +39,10 @@ def save_export(folder: Path, module: torch.nn.Module, *examples: torch.Tensor, 
     return folder
 
 
+def adder(constant: float) -> torch.nn.Module:
+    return _Call(lambda x: x + constant)
+
+
 def export(folder: Path, function: Callable[[torch.Tensor], Any]) -> Path:
     return save_export(folder, _Call(function), torch.ones(_ROWS, 3))
 

@@ -1,18 +1,24 @@
 """Describing a loaded version: what its file says, what MLflow's folder says, and one line that sums it up.
 
 As safe as loading: it reads what the loader has checked and runs nothing. What cannot be read is a
-note in the description, never an error, so that prose refuses no version.
+note in the description, never an error, so that prose refuses no version. Also a process of its own:
+`python -m flows.catalog.describe <model folder> <description.json>`.
 """
 
+import json
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from flows.catalog.description import Description, Tensor
+from serving.core.errors import ArtifactRefused
 from serving.core.model import TensorSpec
-from serving.formats.artifact import Artifact, payload_files
-from serving.formats.loader import LoadedModel
+from serving.formats.artifact import Artifact, inspect_artifact, payload_files
+from serving.formats.loader import LoadedModel, load
 from serving.formats.outline import Outline, Shape, outline
 from serving.formats.told import Told
 
+REFUSED, NEXT_STEP = "refused", "next_step"
 _KINDS_NAMED = 6
 _REQUIREMENTS = "requirements.txt"
 _MAX_REQUIREMENTS_BYTES = 1 << 16
@@ -25,7 +31,7 @@ def describe(artifact: Artifact, model: LoadedModel) -> Description:
     return Description(
         format=str(artifact.format),
         file_name=artifact.payload.name,
-        size_bytes=sum(path.stat().st_size for path in payload_files(artifact.root)),
+        size_bytes=_size_bytes(artifact),
         architecture=architecture(found),
         inputs=_tensors(model.inputs, found.shapes),
         outputs=_tensors(model.outputs, found.shapes),
@@ -56,6 +62,12 @@ def architecture(found: Outline) -> str:
     return f"{found.layer_count} {noun}: {', '.join(named)}{parameters}"
 
 
+def _size_bytes(artifact: Artifact) -> int:
+    """Of the model with its external weights; a translation made for another platform is not the model."""
+    files = [path for path in payload_files(artifact.root) if path != artifact.translation]
+    return sum(path.stat().st_size for path in files)
+
+
 def _tensors(specs: Sequence[TensorSpec], shapes: Mapping[str, Shape]) -> tuple[Tensor, ...]:
     return tuple(Tensor(spec.name, spec.datatype, _shape(spec, shapes.get(spec.name))) for spec in specs)
 
@@ -77,3 +89,17 @@ def _dependencies(artifact: Artifact) -> tuple[tuple[str, ...], tuple[str, ...]]
         return (), (f"{_REQUIREMENTS} is too large to be a list of requirements",)
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     return tuple(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")), ()
+
+
+def main() -> None:
+    root, answer = map(Path, sys.argv[1:3])
+    try:
+        artifact = inspect_artifact(root)
+        found = describe(artifact, load(artifact, threads=1)).as_json()
+    except ArtifactRefused as refused:
+        found = {REFUSED: refused.problem, NEXT_STEP: refused.next_step}
+    answer.write_text(json.dumps(found), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -50,7 +50,6 @@ class Description:
     producer_version: str | None = None
     runtimes: Mapping[str, str] = field(default_factory=dict)
     told: Told = field(default_factory=Told)
-    digest: str | None = None
     notes: tuple[str, ...] = ()
 
     def completed(self, told: Told) -> "Description":
@@ -59,8 +58,9 @@ class Description:
 
     @property
     def dependencies(self) -> tuple[str, ...]:
-        """Packages needed to run it: as declared, else the runtimes."""
-        return self.told.dependencies or tuple(f"{name}{wanted}" for name, wanted in self.runtimes.items())
+        """Packages needed to run it: as declared, else the runtimes that are packages."""
+        runtimes = (f"{name}{wanted}" for name, wanted in self.runtimes.items() if name.islower())
+        return self.told.dependencies or tuple(runtimes)
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON values; `from_json` reads them back."""

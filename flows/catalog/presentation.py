@@ -4,10 +4,10 @@ All within MLflow's limits, with what was cut marked by an ellipsis. Foreign tex
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from flows.catalog.description import Description, Tensor
-from flows.catalog.markdown import plain, table
+from flows.catalog.markdown import plain
 from serving.core.model import Format, Tag
 
 # MLflow's database takes 5000; a verdict on a rollout is written under the page later.
@@ -20,6 +20,8 @@ _LABELS_NAMED = 20
 _LAYERS_NAMED = 12
 _TITLES = {Format.ONNX: "ONNX", Format.TORCHSCRIPT: "TorchScript", Format.PT2: "torch.export (.pt2)"}
 _TITLES |= {Format.COREML: "Core ML"}
+_VERSIONS = {"ir": "IR version", "archive": "archive version", "schema": "schema version"}
+_VERSIONS |= {"specification": "specification version", "kind": "kind"}
 
 
 def version_tags(description: Description) -> dict[str, str]:
@@ -63,20 +65,20 @@ def run_metrics(description: Description) -> dict[str, float]:
 
 
 def page(description: Description) -> str:
-    """The version's description in Markdown: prose, facts, tensors, then as much detail as there is room."""
+    """The version's description in Markdown: prose, facts, tensors, then as much detail as there is room.
+
+    Lists, because MLflow's page sets tables without any space between their columns.
+    """
     told = description.told
-    sections = [
-        [_prose(told.description or "")],
-        table(("Fact", "Value"), _facts(description)),
-        table(("Tensor", "Type", "Shape"), _tensors(description)),
-    ]
+    sections = [[_prose(told.description or "")], _list(_facts(description))]
+    sections.append(["**Inputs and outputs**", "", *_list(_tensors(description))])
     if told.metrics:
-        metrics = [(name, f"{value:g}") for name, value in told.metrics.items()]
-        sections.append(table(("Training metric", "Value"), metrics))
+        metrics = ((name, f"{value:g}") for name, value in told.metrics.items())
+        sections.append(["**Training metrics**", "", *_list(metrics)])
     if told.labels:
         sections.append([f"**Labels** ({len(told.labels)}): {plain(_labels(told.labels))}"])
-    if any(layer.parameter_count for layer in description.layers):
-        sections.append(table(("Layer with weights", "Kind", "Parameters"), _layers(description)))
+    if layers := _layers(description):
+        sections.append(["**Layers with weights**", "", *_list(layers)])
     sections += [[f"*{plain(note)}*"] for note in description.notes]
     return _joined(sections)
 
@@ -99,9 +101,10 @@ def shape(tensor: Tensor) -> str:
 def _facts(description: Description) -> Iterator[tuple[str, str]]:
     title = next((title for name, title in _TITLES.items() if name == description.format), description.format)
     opsets = ", ".join(f"opset {number} of {domain}" for domain, number in description.opsets.items())
-    versions = ", ".join(f"{name} version {number}" for name, number in description.versions.items())
+    numbers = description.versions.items()
+    own = ", ".join(f"{_VERSIONS.get(name, name)} {number}" for name, number in numbers)
     facts = {
-        "Format": ", ".join(filter(None, (title, opsets, versions))),
+        "Format": ", ".join(filter(None, (title, opsets, own))),
         "Architecture": description.architecture,
         "Size": size(description.size_bytes),
         "Written by": _producer(description),
@@ -114,15 +117,21 @@ def _facts(description: Description) -> Iterator[tuple[str, str]]:
     return ((name, _cut(value, _MAX_TAG)) for name, value in facts.items() if value)
 
 
-def _tensors(description: Description) -> Iterator[tuple[str, str, str]]:
+def _list(entries: Iterable[tuple[str, str]]) -> list[str]:
+    return [f"- **{plain(name)}**: {plain(value)}" for name, value in entries]
+
+
+def _tensors(description: Description) -> Iterator[tuple[str, str]]:
     for role, tensors in (("input", description.inputs), ("output", description.outputs)):
         for tensor in tensors:
-            yield f"{role} {tensor.name}", tensor.datatype, shape(tensor)
+            yield f"{role} {tensor.name}", f"{tensor.datatype}, {shape(tensor)}"
 
 
-def _layers(description: Description) -> list[tuple[str, str, str]]:
+def _layers(description: Description) -> list[tuple[str, str]]:
     weighted = [layer for layer in description.layers if layer.parameter_count]
-    return [(each.name, each.kind, f"{each.parameter_count:,}") for each in weighted[:_LAYERS_NAMED]]
+    return [
+        (each.name, f"{each.kind}, {each.parameter_count:,} parameters") for each in weighted[:_LAYERS_NAMED]
+    ]
 
 
 def _number(value: int | None) -> str:
@@ -144,6 +153,8 @@ def _labels(labels: Sequence[str]) -> str:
 
 def _prose(text: str) -> str:
     """What the author wrote, paragraph by paragraph."""
+    # What promotion writes under the page begins with this name and a colon.
+    text = text.replace("Signalbox:", "Signalbox :")
     paragraphs = [plain(part) for part in re.split(r"\n\s*\n", text) if part.strip()]
     return _cut("\n\n".join(paragraphs), _MAX_PROSE)
 

@@ -40,8 +40,11 @@ def statistics(known: VersionReports, tags: Mapping[str, str], tally: Tally) -> 
     }
 
 
-def memory_mb(known: VersionReports, tags: Mapping[str, str]) -> float | None:
+def memory_mb(known: VersionReports, cost_bytes: int, tags: Mapping[str, str]) -> float | None:
+    """As measured in a clean process, else as loading was seen to take here, else as the registry says."""
     found = measured(known, "memory_mb")
+    if found is None and cost_bytes:
+        return round(cost_bytes / (1 << 20), 1)
     return number(tags.get(Tag.MEMORY_MB)) if found is None else found
 
 
@@ -50,7 +53,7 @@ def described(known: VersionReports) -> dict[str, Any]:
     body = known.description
     told: Mapping[str, Any] = body.get("told") or {}
     runtimes: Mapping[str, str] = body.get("runtimes") or {}
-    needed = [f"{name}{wanted}" for name, wanted in runtimes.items()]
+    needed = [f"{name}{wanted}" for name, wanted in runtimes.items() if name.islower()]
     names = ("parameter_count", "layer_count", "operators", "opsets", "producer", "producer_version")
     return {
         **{name: body.get(name) for name in names},
@@ -77,15 +80,11 @@ def tensors(body: Mapping[str, Any], role: str) -> list[dict[str, Any]] | None:
 
 
 def version_history(
-    versions: Sequence[ModelVersion], runs: Mapping[str, Run], reports: Mapping[str, VersionReports]
+    known: Sequence[tuple[ModelVersion, Run | None, VersionReports]],
 ) -> dict[str, dict[str, Any]]:
-    """By version: what changed against the version registered before it; the oldest one has no entry."""
-    facts = [
-        facts_of(version, runs.get(version.run_id), reports.get(version.ref.version, VersionReports()))
-        for version in versions
-    ]
+    """By version: what changed against the one listed before it; the first has no entry."""
     told = {}
-    for before, after in pairwise(facts):
+    for before, after in pairwise(facts_of(*each) for each in known):
         found = difference(before, after)
         told[after.version] = {
             "since": before.version,

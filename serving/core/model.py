@@ -48,7 +48,10 @@ class Tag(StrEnum):
     FORMAT = "signalbox.format"
     SOURCE_DIGEST = "signalbox.source_digest"
     DIGEST = "signalbox.digest"
+    # Versions with the same value claim to be the same network in different formats.
+    SIBLING = "signalbox.sibling"
     VALIDATION = "signalbox.validation"
+    VALIDATION_SUMMARY = "signalbox.validation_summary"
     MEMORY_MB = "signalbox.memory_mb"
     LATENCY_P50_MS = "signalbox.latency_p50_ms"
     HEALTH = "signalbox.health"

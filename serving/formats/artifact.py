@@ -15,10 +15,17 @@ from serving.core.errors import ArtifactRefused
 from serving.core.model import Format, TensorSpec
 from serving.formats import content, mlmodel
 from serving.formats.golden import GOLDEN_FILE, Golden, read_golden
-from serving.formats.model_file import TO_ONNX, format_of
+from serving.formats.model_file import TO_ONNX, format_of, title_of
 
 LABELS_FILE = "labels.txt"
 TRANSLATION_FILE = "translation.onnx"
+# Formats a flavour can mean, in the order in which flavours are looked for.
+_MEANT = {
+    "onnx": (Format.ONNX,),
+    "coreml": (Format.COREML,),
+    "pt2": (Format.PT2,),
+    "pytorch": (Format.TORCHSCRIPT, Format.PT2),
+}
 _NOT_PAYLOAD = frozenset(
     {
         mlmodel.FILE_NAME,
@@ -79,7 +86,7 @@ def inspect_artifact(root: Path) -> Artifact:
         payload = _flavored_payload(root, logged.flavors)
     return Artifact(
         root=root,
-        format=format_of(payload),
+        format=_format(payload, logged.flavors),
         payload=payload,
         translation=_translation(root, logged.flavors),
         signature_inputs=logged.inputs,
@@ -130,6 +137,16 @@ def _translation(root: Path, flavors: Mapping[str, Mapping[str, Any]]) -> Path |
         return _file(_inside(root, named))
     path = root / TRANSLATION_FILE
     return path if path.is_file() else None
+
+
+def _format(payload: Path, flavors: Mapping[str, Mapping[str, Any]]) -> Format:
+    """The content's format, which must be one that the flavour can mean."""
+    found = format_of(payload)
+    flavor = next((name for name in _MEANT if name in flavors), None)
+    if flavor is not None and found not in _MEANT[flavor]:
+        problem = f"'{payload.name}' is {title_of(found)}, but {mlmodel.FILE_NAME} describes it as {flavor}"
+        raise ArtifactRefused(problem, next_step="log the model again: a file was exchanged since")
+    return found
 
 
 def _pytorch_file(folder: Path) -> Path:

@@ -5,6 +5,7 @@ its items is the model; items lie under `Data/`.
 """
 
 import json
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,12 @@ _MAX_MANIFEST_BYTES = 1 << 20
 # coremltools 9 writes up to 10; a newer one may mean something else by the same bytes.
 NEWEST_SPECIFICATION = 10
 _MLPROGRAM = 502
+# Layout of an ML program's weight file, as coremltools' MILBlob writes it.
+_HEADER = struct.Struct("<II")
+_ENTRY = struct.Struct("<IIQQ")
+_BLOB_VERSION = 2
+_MARK = 0xDEADBEEF
+_ALIGNMENT = 64
 _SAVE_AGAIN = "save the model again with coremltools and copy the whole package"
 
 
@@ -28,6 +35,8 @@ def check_coreml(path: Path, limits: FileLimits = DEFAULT_LIMITS) -> None:
     if path.is_dir():
         _check_folder(path, limits)
     _check_specification(specification_file(path), path.name)
+    for file in sorted(path.rglob("*.bin")) if path.is_dir() else ():
+        _check_blobs(file, path.name)
 
 
 def specification_file(path: Path) -> Path:
@@ -108,6 +117,29 @@ def _check_specification(file: Path, name: str) -> None:
         )
         step = "convert it with an older minimum_deployment_target"
         raise ArtifactRefused(problem, next_step=step)
+
+
+def _check_blobs(file: Path, name: str) -> None:
+    """Every blob must lie within its file, which starts with their number and has an entry before each."""
+    size = file.stat().st_size
+    with file.open("rb") as content:
+        count, version = _HEADER.unpack(content.read(_HEADER.size).ljust(_HEADER.size, b"\0"))
+        end = _ALIGNMENT
+        if size >= _ALIGNMENT and version != _BLOB_VERSION:
+            return
+        for _ in range(max(count, 1)):
+            content.seek(end)
+            entry = content.read(_ENTRY.size)
+            if len(entry) < _ENTRY.size:
+                break
+            mark, _, length, offset = _ENTRY.unpack(entry)
+            end = -(-(offset + length) // _ALIGNMENT) * _ALIGNMENT
+            if mark != _MARK or offset + length > size or end <= content.tell() - _ENTRY.size:
+                break
+        else:
+            return
+    problem = f"'{name}' has truncated or damaged weights in '{file.name}'"
+    raise ArtifactRefused(problem, next_step=_SAVE_AGAIN)
 
 
 def _is_inside(place: Path, folder: Path) -> bool:

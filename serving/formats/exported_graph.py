@@ -39,6 +39,13 @@ _ARITHMETIC = frozenset(
     )
 )
 _CONTAINERS = frozenset(("builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict"))
+# Objects whose keys are a program's own names, which may well be ours for something else.
+_BY_NAME = frozenset(
+    (
+        *("tensor_values", "sym_int_values", "sym_bool_values", "sym_float_values"),
+        *("range_constraints", "opset_version"),
+    )
+)
 _FOREIGN = frozenset(("as_custom_obj", "custom_obj", "token", "as_string_to_argument"))
 _CPU = {"type": "cpu", "index": None}
 _MAX_DEPTH = 200
@@ -52,7 +59,8 @@ def safe_program(program: object, name: str, schema_major: int) -> dict[str, Any
     if not isinstance(program, dict) or not isinstance(program.get("graph_module"), dict):
         raise ArtifactRefused(f"'{name}' holds no exported program", next_step=_EXPORT_AGAIN)
     _check_schema(program, name, schema_major)
-    for symbol in program.get("range_constraints") or {}:
+    ranges = program.get("range_constraints")
+    for symbol in ranges if isinstance(ranges, dict) else ():
         if SYMBOL.fullmatch(str(symbol)) is None:
             _refuse(name, f"the range of '{str(symbol)[:80]}', which is no symbol")
     # Only the whole model's call is needed; guards are Python source, and the ranges say the same.
@@ -96,7 +104,10 @@ def _cleaned(key: str, value: Any, name: str, depth: int) -> Any:
     if key in ("device", "as_device"):
         return dict(_CPU)
     if isinstance(value, dict):
-        return {str(inner): _cleaned(str(inner), item, name, depth + 1) for inner, item in value.items()}
+        return {
+            str(inner): _cleaned("" if key in _BY_NAME else str(inner), item, name, depth + 1)
+            for inner, item in value.items()
+        }
     if isinstance(value, list):
         return [_cleaned(key, item, name, depth + 1) for item in value]
     if isinstance(value, str):
@@ -124,7 +135,9 @@ def _is_name(text: str) -> bool:
 
 
 def _is_path(text: str) -> bool:
-    return _PATH.fullmatch(text) is not None
+    parts = text.split(".")
+    hidden = any(part.startswith("__") and part.endswith("__") for part in parts)  # what every object has
+    return _PATH.fullmatch(text) is not None and not hidden
 
 
 def _is_structure(text: str) -> bool:

@@ -55,10 +55,14 @@ _ADAPTERS = {
 
 def load(artifact: Artifact, threads: int) -> LoadedModel:
     """Load with at most `threads` threads per inference. Raises ArtifactRefused."""
+    return import_adapter(artifact.format).load(artifact, threads)
+
+
+def import_adapter(wanted: Format) -> Adapter:
+    """The adapter with its library, imported on first use. Raises ArtifactRefused where that is missing."""
     try:
-        adapter = cast(Adapter, import_module(_ADAPTERS[artifact.format]))
+        return cast(Adapter, import_module(_ADAPTERS[wanted]))
     except ImportError as error:
         step = "install the project with its own dependencies"
-        problem = f"the library for {artifact.format} models is missing ({error.name})"
+        problem = f"the library for {wanted} models is missing ({error.name})"
         raise ArtifactRefused(problem, next_step=step) from error
-    return adapter.load(artifact, threads)

@@ -33,6 +33,7 @@ _TITLES = {
     Kind.COREML: "a Core ML specification",
     Kind.COREML_PACKAGE: "a Core ML package",
 }
+_FORMAT_TITLES = {_FORMATS[kind]: title for kind, title in reversed(_TITLES.items())}
 # What each suffix promises, and how to name a file that is something else.
 _SUFFIXES = {
     Kind.ONNX: (".onnx",),
@@ -79,6 +80,17 @@ def examine(path: Path, limits: FileLimits = DEFAULT_LIMITS) -> Format:
     """
     if not path.exists():
         raise ArtifactRefused(f"there is no file '{path.name}'", next_step="check the path")
+    if not path.is_file() and not path.is_dir():
+        problem = f"'{path.name}' is neither a file nor a folder"
+        raise ArtifactRefused(problem, next_step="check the path")
+    try:
+        return _examined(path, limits)
+    except OSError as error:
+        problem = f"'{path.name}' cannot be read ({error.strerror or type(error).__name__})"
+        raise ArtifactRefused(problem, next_step="check its permissions and that it still exists") from error
+
+
+def _examined(path: Path, limits: FileLimits) -> Format:
     _check_size(path, limits)
     _check_suffix(path, kind_of(path))
     found = format_of(path)
@@ -94,6 +106,11 @@ def format_of(path: Path) -> Format:
         return _FORMATS[kind]
     what, step = _REFUSED[kind]
     raise ArtifactRefused(f"'{path.name}' is {what}", next_step=step)
+
+
+def title_of(format: Format) -> str:
+    """The format in a sentence: 'an ONNX model'."""
+    return _FORMAT_TITLES[format]
 
 
 def _check_size(path: Path, limits: FileLimits) -> None:

@@ -36,7 +36,8 @@ class Outline:
     `parameter_count` counts elements of stored weights; index tables and constants of the graph's
     own arithmetic are no weights. `shapes` are those of inputs and outputs that name their free axes.
     `versions` are those of the file's own notation (`ir`, `opset ai.onnx`, `archive`, `specification`),
-    `runtimes` the oldest release of each runtime that can run it, as a requirement (`>=1.13`).
+    `runtimes` the oldest release that can run it, as a requirement (`>=1.13`) by the name of a package,
+    in lower case, or of an operating system.
     """
 
     operators: Mapping[str, int] = field(default_factory=dict)
@@ -64,13 +65,13 @@ class Outliner(Protocol):
 _OUTLINERS = {
     Format.ONNX: "serving.formats.outline_onnx",
     Format.TORCHSCRIPT: "serving.formats.outline_torch_script",
+    Format.PT2: "serving.formats.outline_torch_export",
+    Format.COREML: "serving.formats.outline_core_ml",
 }
 
 
 def outline(artifact: Artifact, model: LoadedModel) -> Outline:
     """The file's outline; what cannot be read is a note, because no version is refused for its prose."""
-    if artifact.format not in _OUTLINERS:
-        return Outline(notes=(f"nothing is read out of {artifact.format} files",))
     try:
         return cast(Outliner, import_module(_OUTLINERS[artifact.format])).outline(artifact, model)
     except Exception as error:  # parsers of foreign files surface as many unrelated classes

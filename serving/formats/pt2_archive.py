@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
+import torch.ao.quantization.fx._decomposed  # registers the operators that quantised programs name
 from torch._export.serde.schema import SCHEMA_VERSION
 from torch._export.serde.serialize import _SERIALIZE_TO_TORCH_DTYPE
 
@@ -47,7 +48,6 @@ class Export:
     program: Mapping[str, Any]
     weights: Tensors
     constants: Tensors
-    sample_inputs: Any
 
 
 def read_export(path: Path, limits: FileLimits = DEFAULT_LIMITS) -> Export:
@@ -63,12 +63,8 @@ def read_export(path: Path, limits: FileLimits = DEFAULT_LIMITS) -> Export:
     model = records.model_name()
     program = safe_program(records.json(f"models/{model}.json"), path.name, SCHEMA_VERSION[0])
     _check_operators(program, path.name)
-    return Export(
-        program,
-        records.tensors("weights", model),
-        records.tensors("constants", model),
-        records.plain_objects(f"data/sample_inputs/{model}.pt"),
-    )
+    records.plain_objects(f"data/sample_inputs/{model}.pt")  # not needed, but read by others' loaders
+    return Export(program, records.tensors("weights", model), records.tensors("constants", model))
 
 
 class _Records:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 MAX_TEXT = 4000
 MAX_LABELS = 10_000
+_MAX_LABEL = 250
 _MAX_PROPERTIES = 100
 _MAX_METRICS = 100
 _MAX_LITERAL = 1 << 20
@@ -91,9 +92,8 @@ def pairs_of(name: str, text: str) -> dict[str, str]:
     """
     content = _parsed(text)
     if isinstance(content, dict) and _plain(name) not in (*_LABELS, *_METRICS):
-        return {
-            str(key): value if isinstance(value, str) else json.dumps(value) for key, value in content.items()
-        }
+        told = {str(key): value for key, value in content.items() if value is not None}
+        return {key: value if isinstance(value, str) else repr(value) for key, value in told.items()}
     return {name: text}
 
 
@@ -120,8 +120,11 @@ def _labels(text: str) -> tuple[str, ...]:
     if isinstance(content, dict):
         content = _by_index(content)
     if isinstance(content, list | tuple):
-        return tuple(str(label) for label in content[:MAX_LABELS])
-    return _lines(text) if "\n" in text else tuple(part.strip() for part in text.split(",") if part.strip())
+        return tuple(str(label)[:_MAX_LABEL] for label in content[:MAX_LABELS])
+    if "\n" in text:
+        return _lines(text)
+    parts = (part.strip()[:_MAX_LABEL] for part in text.split(",", MAX_LABELS)[:MAX_LABELS])
+    return tuple(part for part in parts if part)
 
 
 def _by_index(content: Mapping[object, object]) -> list[str]:

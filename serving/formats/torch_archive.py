@@ -20,6 +20,7 @@ _UNSAFE_PRIMS = frozenset({"PythonOp", "IgnoredPythonOp", "rpc_async", "rpc_sync
 _UNSAFE_NATIVE = frozenset({"data_ptr"})
 UNSAFE_OPERATORS = _FILE_OPERATORS | _UNSAFE_NATIVE
 _CLASS_NAMESPACES = frozenset({"quantized"})
+_MAX_CODE_BYTES = 64 << 20
 _CUSTOM_CLASS = re.compile(rb"torch[.\s]+classes[.\s]+(\w+)")
 
 _EXPORT_AGAIN = "export the model again with torch.jit.save and log it again"
@@ -45,6 +46,8 @@ def check_records(records: Mapping[str, bytes], name: str) -> None:
 def _parsed(content: bytes, name: str) -> ast.Module:
     """The code as Python reads it; control characters, on which the two parsers differ, are refused."""
     try:
+        if len(content) > _MAX_CODE_BYTES:
+            raise ValueError("too large")
         text = content.decode("ascii")
         if re.search(r"[^\n\x20-\x7e]", text):
             raise ValueError("control character")

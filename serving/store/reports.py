@@ -69,9 +69,18 @@ def recent(
         return [_report(row) for row in connection.execute(query)]
 
 
-def latest_of(engine: Engine, kind: str, model: str, versions: Sequence[str]) -> dict[str, Report]:
-    """The newest report of a kind on each of the versions, by version, in one query."""
-    wanted = and_(_table.c.kind == kind, _table.c.model == model, _table.c.version.in_(versions))
+def latest_of(
+    engine: Engine, kind: str, model: str, versions: Sequence[str], *, skip: Sequence[str] = ()
+) -> dict[str, Report]:
+    """The newest report of a kind on each of the versions, by version, in one query; `skip` are verdicts
+    of reports that count for nothing.
+    """
+    wanted = and_(
+        _table.c.kind == kind,
+        _table.c.model == model,
+        _table.c.version.in_(versions),
+        _table.c.verdict.not_in(skip),
+    )
     newest = (
         select(_table.c.version, func.max(_table.c.created_at).label("created_at"))
         .where(wanted)

@@ -22,6 +22,7 @@ VALIDATION = "validation"
 KINDS = (DESCRIPTION, BENCHMARK, VALIDATION)
 SCORES = ("accuracy", "precision", "recall", "f1", "mae", "rmse", "r2")
 QUANTILES = ("p50", "p90", "p95", "p99", "p999")
+_NOT_MEASURED, _DECLARED = "not_measured", "declared"
 # MLflow and the flows may run on machines whose clocks differ.
 _SKEW = timedelta(minutes=5)
 # Tags of our own that restate other areas or tell of one rollout.
@@ -47,7 +48,9 @@ _NOT_COMPARED = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class VersionReports:
-    """Bodies of the newest reports; empty where there is none."""
+    """Bodies of the newest reports; empty where there is none. A benchmark may be one that was declared,
+    and was then made at no time.
+    """
 
     description: Mapping[str, Any] = field(default_factory=dict)
     benchmark: Mapping[str, Any] = field(default_factory=dict)
@@ -56,14 +59,23 @@ class VersionReports:
 
 
 def read(engine: Engine, model: str, versions: Sequence[ModelVersion]) -> dict[str, VersionReports]:
-    """By version number, with three queries whatever the number of versions."""
+    """By version number, with few queries whatever the number of versions."""
     created = {version.ref.version: version.created_ms for version in versions}
     found: dict[str, dict[str, reports.Report]] = {number: {} for number in created}
     for kind in KINDS:
-        for number, report in reports.latest_of(engine, kind, model, list(created)).items():
+        for number, report in _latest(engine, kind, model, list(created)).items():
             if report.created_at + _SKEW >= datetime.fromtimestamp(created[number] / 1000, UTC):
                 found[number][kind] = report
     return {number: _version_reports(kinds) for number, kinds in found.items()}
+
+
+def _latest(engine: Engine, kind: str, model: str, versions: list[str]) -> dict[str, reports.Report]:
+    """Of benchmarks those that measured something, and only without one what was declared."""
+    if kind != BENCHMARK:
+        return reports.latest_of(engine, kind, model, versions)
+    found = reports.latest_of(engine, kind, model, versions, skip=(_NOT_MEASURED, _DECLARED))
+    missing = [number for number in versions if number not in found]
+    return found | reports.latest_of(engine, kind, model, missing, skip=(_NOT_MEASURED,))
 
 
 def scores(known: VersionReports) -> dict[str, float]:
@@ -71,8 +83,10 @@ def scores(known: VersionReports) -> dict[str, float]:
     checks = known.validation.get("checks") or ()
     evidence = next((check.get("evidence") or {} for check in checks if check.get("name") == "accuracy"), {})
     found = {name: _number(evidence.get(name)) for name in SCORES}
-    if evidence.get("metric") in SCORES and found[evidence["metric"]] is None:
-        found[evidence["metric"]] = _number(evidence.get("candidate"))
+    if found["accuracy"] is None and evidence.get("metric") == "accuracy":
+        found["accuracy"] = _number(evidence.get("candidate"))
+    if found["accuracy"] is None:
+        found["accuracy"] = _number(known.benchmark.get("accuracy"))
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -112,11 +126,12 @@ def facts_of(version: ModelVersion, run: Run | None, known: VersionReports) -> V
 def _version_reports(kinds: Mapping[str, reports.Report]) -> VersionReports:
     bodies = {kind: report.body for kind, report in kinds.items()}
     benchmark = kinds.get(BENCHMARK)
+    is_measured = benchmark is not None and benchmark.verdict != _DECLARED
     return VersionReports(
         description=bodies.get(DESCRIPTION, {}),
         benchmark=bodies.get(BENCHMARK, {}),
         validation=bodies.get(VALIDATION, {}),
-        benchmarked_at=benchmark.created_at if benchmark else None,
+        benchmarked_at=benchmark.created_at if benchmark is not None and is_measured else None,
     )
 
 
@@ -139,7 +154,8 @@ def _signature(body: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
         for tensor in body.get(f"{role}s") or ():
             shape = tensor.get("shape")
             dims = None if shape is None else [length if isinstance(length, int) else -1 for length in shape]
-            yield f"{role} {tensor.get('name')}", f"{tensor.get('datatype')} {dims or 'of unknown shape'}"
+            told = "of unknown shape" if dims is None else str(dims)
+            yield f"{role} {tensor.get('name')}", f"{tensor.get('datatype')} {told}"
 
 
 def _latency(known: VersionReports) -> dict[str, Value]:

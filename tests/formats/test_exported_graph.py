@@ -4,6 +4,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from serving.core.errors import ArtifactRefused
 from serving.formats.exported_graph import operators, safe_program
@@ -80,6 +82,7 @@ def test_program_is_refused_when_its_operator_is_not_known_to_compute(target: st
         ("parameter_name", 'a"] + evil()'),
         ("expr_str", "evil()"),
         ("in_spec", "[1, 2]"),
+        ("buffer_name", "a.__class__.b"),
         ("class_fqn", "__torch__.A"),
         ("as_float", "1e3"),
         ("verifiers", "MINE"),
@@ -124,6 +127,15 @@ def test_structure_passes_when_it_is_made_of_plain_containers(spec: object, allo
         assert "inputs that are more than tensors" in refusal(content)
 
 
+@pytest.mark.parametrize("name", ["token", "metadata", "device", "name", "as_device"])
+def test_program_passes_when_a_tensor_is_called_like_a_field(name: str) -> None:
+    """Names of tensors are the model's own."""
+    tensor = {"dtype": 7, "sizes": [{"as_int": 2}], "device": {"type": "cuda", "index": 0}}
+    cleaned = safe_program(program(graph={"tensor_values": {name: tensor}}), "model.pt2", 8)
+    kept = cleaned["graph_module"]["graph"]["tensor_values"][name]
+    assert (kept["sizes"], kept["device"]["type"]) == ([{"as_int": 2}], "cpu")
+
+
 def test_program_loses_its_guards_when_cleaned() -> None:
     """They are Python source, and nothing that is needed."""
     content = program() | {"guards_code": ["evil()"]}
@@ -143,3 +155,26 @@ def test_program_is_refused_when_it_is_nested_too_deep() -> None:
     for _ in range(300):
         nested = [nested]
     assert "nested more than" in refusal(program(graph=nested))
+
+
+KEYS = st.sampled_from(
+    [
+        *("graph_module", "graph", "nodes", "target", "name", "expr_str", "in_spec", "as_string"),
+        *("range_constraints", "module_call_graph", "schema_version", "major", "tensor_values", "device"),
+    ]
+)
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9) | st.just("[1, {}]")
+JSON = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4)
+)
+
+
+@given(graph=JSON, more=st.dictionaries(KEYS, JSON, max_size=4))
+def test_program_is_refused_or_cleaned_when_it_is_any_json(graph: Any, more: dict[str, Any]) -> None:
+    """No JSON makes the check itself fail, and what passes passes again unchanged."""
+    content = more | program(graph=graph)
+    try:
+        cleaned = safe_program(content, "model.pt2", 8)
+    except ArtifactRefused:
+        return
+    assert json.dumps(safe_program(cleaned, "model.pt2", 8)) == json.dumps(cleaned)

@@ -100,7 +100,7 @@ def evaluated_shape(path: Path, marker: Path) -> None:
 
 
 def called_function(path: Path, marker: Path) -> None:
-    """The deserialiser itself calls a function it finds under torch, to see what it returns."""
+    """Whatever Python finds under `torch` would be called at inference."""
 
     def change(content: Any) -> None:
         node = content["graph_module"]["graph"]["nodes"][-1]

@@ -60,6 +60,16 @@ def test_export_names_its_tensors_when_they_are_nested(tmp_path: Path) -> None:
     assert answer["OUTPUT__1"].tolist() == [[3.0] * 3] * 2
 
 
+class Quantised(nn.Module):
+    """Rounds its input to whole tenths, as a quantised program does between its layers."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scale = (0.1, 0, -128, 127, torch.int8)
+        whole = torch.ops.quantized_decomposed.quantize_per_tensor.default(x, *scale)
+        tenths: torch.Tensor = torch.ops.quantized_decomposed.dequantize_per_tensor.default(whole, *scale)
+        return tenths
+
+
 MODELS: dict[str, tuple[Callable[[], nn.Module], torch.Tensor]] = {
     "convolution": (
         lambda: nn.Sequential(
@@ -75,6 +85,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], torch.Tensor]] = {
     "embedding": (lambda: nn.Sequential(nn.Embedding(10, 4), nn.Flatten()), torch.arange(6).reshape(2, 3)),
     "bfloat16": (lambda: nn.Linear(3, 2).bfloat16(), torch.randn(2, 3).bfloat16()),
     "branch": (Branch, torch.randn(2, 3)),
+    "quantised": (Quantised, torch.randn(2, 3)),
     "infinite": (Infinite, torch.randn(2, 3)),
 }
 

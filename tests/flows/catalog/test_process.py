@@ -10,7 +10,7 @@ import pytest
 
 from flows.catalog.checks import judge
 from flows.catalog.facts import Facts, Side
-from flows.catalog.validate import measured
+from flows.catalog.process import measured
 from flows.catalog.verdict import CheckName, Verdict, overall
 from tests.flows.catalog.folders import QUICK, task
 from tests.models import describe, onnx_echo, save_torch_script

@@ -3,9 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from itertools import count
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,69 +18,12 @@ from serving.core.errors import NotServed, RegistryUnavailable
 from serving.core.model import VersionRef
 from serving.store.database import upgrade
 from tests.flows.catalog.folders import QUICK, evaluation_file, one_hot_rows, onnx_shifted_classes
+from tests.flows.catalog.registered import Model
 from tests.flows.conftest import SettingsFactory
 from tests.mlflow_server import MlflowServer
 from tests.models import describe, onnx_echo, save_onnx
 
 pytestmark = pytest.mark.integration
-
-_API = "/api/2.0/mlflow"
-_ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
-_TAG = "signalbox.evaluation_set"
-_numbers = count(1)
-
-
-@dataclass
-class Model:
-    """One registered model, filled through MLflow's REST API alone."""
-
-    client: httpx.Client
-    name: str = field(default_factory=lambda: f"validated-{next(_numbers)}")
-
-    def __post_init__(self) -> None:
-        self.post("registered-models/create", {"name": self.name})
-
-    def add(self, folder: Path) -> str:
-        """Upload a folder as a run's model and register it as the next version."""
-        run = self._run()
-        for file in filter(Path.is_file, folder.rglob("*")):
-            self.upload(file, f"{_path(run)}/model/{file.relative_to(folder).as_posix()}")
-        source = {"source": f"{run['artifact_uri']}/model", "run_id": str(run["run_id"])}
-        told = self.post("model-versions/create", {"name": self.name, **source})
-        return str(told["model_version"]["version"])
-
-    def upload(self, file: Path, path: str) -> None:
-        self.client.put(f"{_ARTIFACTS}/{path}", content=file.read_bytes()).raise_for_status()
-
-    def point(self, version: str) -> None:
-        body = {"name": self.name, "alias": "champion", "version": version}
-        self.post("registered-models/alias", body)
-
-    def declare(self, uri: str, version: str | None = None) -> None:
-        body = {"name": self.name, "key": _TAG, "value": uri}
-        call = "registered-models/set-tag" if version is None else "model-versions/set-tag"
-        self.post(call, body if version is None else body | {"version": version})
-
-    def run_with(self, file: Path) -> str:
-        """A run that logged the file under `sets/`; its id."""
-        run = self._run()
-        self.upload(file, f"{_path(run)}/sets/{file.name}")
-        return str(run["run_id"])
-
-    def _run(self) -> dict[str, Any]:
-        run: dict[str, Any] = self.post("runs/create", {"experiment_id": "0"})["run"]["info"]
-        return run
-
-    def post(self, call: str, body: Mapping[str, str]) -> dict[str, Any]:
-        answer = self.client.post(f"{_API}/{call}", json=dict(body))
-        answer.raise_for_status()
-        found: dict[str, Any] = answer.json()
-        return found
-
-
-def _path(run: Mapping[str, Any]) -> str:
-    """Where a run's artifacts lie behind the proxy."""
-    return str(run["artifact_uri"]).removeprefix("mlflow-artifacts:/")
 
 
 @pytest.fixture
@@ -117,7 +58,7 @@ def test_report_compares_with_the_champion_when_both_are_registered(
     refused = run(request(model, worse), settings)
     assert (refused.champion, refused.evaluation_set, refused.format) == (good, uri, "onnx")
     assert [reason.split(":")[0] for reason in refused.reasons] == ["accuracy"]
-    assert refused.check(CheckName.ACCURACY).evidence["candidate"] == 0.0
+    assert refused.check(CheckName.ACCURACY).evidence["accuracy"] == 0.0
     passed = run(request(model, same), settings)
     assert passed.verdict is Verdict.PASSED
     assert passed.digest != refused.digest

@@ -99,7 +99,9 @@ def _vision() -> list[Case]:
         Case("unet", "encoder-decoder", vision.UNet, (_image(3, 16, 16),)),
         Case("upscaler", "encoder-decoder", vision.Upscaler, (_image(3, 6, 5),)),
         Case("resizes", "resizing", vision.Resizes, (_image(2, 6, 8),)),
-        Case("warped", "resizing", vision.Warped, (_image(2, 7, 8), _noise(1, 2, 3), _noise(1, 4, 5, 2) * 0.7)),
+        Case(
+            "warped", "resizing", vision.Warped, (_image(2, 7, 8), _noise(1, 2, 3), _noise(1, 4, 5, 2) * 0.7)
+        ),
         Case("pools", "pooling", vision.Pools, (_image(3, 12, 10),)),
         Case("pools 1d 3d", "pooling", vision.PoolsOneAndThree, (_noise(2, 3, 11), _noise(1, 2, 6, 7, 5))),
         Case("norms", "normalisation", vision.Norms, (_image(8, 6, 5, 2),)),
@@ -127,7 +129,13 @@ def _sequences() -> list[Case]:
         Case("gru layers", "recurrent", partial(sequences.Gru, 2, True), steps),
         Case("elman", "recurrent", sequences.Elman, steps),
         Case("encoder", "transformer", sequences.Encoder, (_whole(50, 2, 6),)),
-        Case("encoder fused", "transformer", partial(sequences.Encoder, True), (_whole(50, 2, 6),), options=_newest()),
+        Case(
+            "encoder fused",
+            "transformer",
+            partial(sequences.Encoder, True),
+            (_whole(50, 2, 6),),
+            options=_newest(),
+        ),
         Case("causal", "transformer", sequences.CausalAttention, (_noise(2, 6, 16),)),
         Case("text", "convolution over time", sequences.TextConvolution, (_whole(30, 2, 7),)),
         Case("wavenet", "convolution over time", sequences.Separated, (_noise(1, 4, 10),)),
@@ -140,7 +148,9 @@ def _zoos() -> list[Case]:
         # Not at fp16: floor, ceil and the like jump where rounding moves a value over an edge.
         Case("arithmetic", "elementwise", zoos.Arithmetic, pair, half=False),
         Case("choices", "elementwise", zoos.Choices, pair, half=False),
-        Case("integers", "elementwise", zoos.Integers, (_whole(9, 2, 5, low=-9), _whole(9, 2, 5)), half=False),
+        Case(
+            "integers", "elementwise", zoos.Integers, (_whole(9, 2, 5, low=-9), _whole(9, 2, 5)), half=False
+        ),
         Case("activations", "activation", zoos.Activations, (_noise(2, 4, 6),)),
         Case("reductions", "reduction", zoos.Reductions, (_noise(2, 4, 6),)),
         Case("orders", "reduction", zoos.Orders, (_noise(2, 4, 6),)),
@@ -155,7 +165,9 @@ def _compressed() -> list[Case]:
     image = (_image(4, 6, 6),)
     newest = _newest()
     return [
-        Case("palette", "compressed weights", lambda: _few_values(_compressible()), image, compress=_palettised),
+        Case(
+            "palette", "compressed weights", lambda: _few_values(_compressible()), image, compress=_palettised
+        ),
         Case(
             "palette ios18",
             "compressed weights",
@@ -164,7 +176,13 @@ def _compressed() -> list[Case]:
             compress=_palettised,
             options=newest,
         ),
-        Case("linear 8 bit", "compressed weights", lambda: _on_grid(_compressible()), image, compress=_quantised),
+        Case(
+            "linear 8 bit",
+            "compressed weights",
+            lambda: _on_grid(_compressible()),
+            image,
+            compress=_quantised,
+        ),
         Case(
             "linear ios18",
             "compressed weights",

@@ -99,7 +99,10 @@ class Encoder(nn.Module):
         self.before = nn.ModuleList([nn.LayerNorm(16) for _ in range(2)])
         self.after = nn.ModuleList([nn.LayerNorm(16) for _ in range(2)])
         self.feed = nn.ModuleList(
-            [nn.Sequential(nn.Linear(16, 32), nn.GELU(approximate="tanh"), nn.Linear(32, 16)) for _ in range(2)]
+            [
+                nn.Sequential(nn.Linear(16, 32), nn.GELU(approximate="tanh"), nn.Linear(32, 16))
+                for _ in range(2)
+            ]
         )
         self.head = nn.Linear(16, 4)
 
