@@ -5,8 +5,6 @@ is refused by name. The file appears at its target in whole, checked, or not at 
 """
 
 import logging
-import warnings
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,42 +47,46 @@ def translate(source: Path, target: Path) -> Translation:
     with _quiet():
         model = _opened(source)
         spec = model.get_spec()
-        kind = spec.WhichOneof("Type")
-        if kind == "mlProgram":
-            from flows.translation.program import program_graph
-
-            translated = program_graph(model)
-            proto, operators, precision = translated.model, translated.operators, translated.precision
-        elif kind in _NETWORKS:
-            from flows.translation.network import network_graph
-
-            proto = network_graph(model)
-            operators = Counter(str(layer.WhichOneof("layer")) for layer in getattr(spec, kind).layers)
-            precision = "fp32"
-        else:
-            raise _wrong_kind(kind)
+        proto, operators, precision = _graph(model, spec)
     _write(proto, target)
-    graph = proto.graph
     return Translation(
         operators=dict(sorted(operators.items())),
         opset=OPSET,
         precision=precision,
-        inputs=tuple(value.name for value in graph.input),
-        outputs=tuple(value.name for value in graph.output),
+        inputs=tuple(value.name for value in proto.graph.input),
+        outputs=tuple(value.name for value in proto.graph.output),
         notes=_notes(spec, precision),
+    )
+
+
+def _graph(model: Any, spec: Any) -> tuple[onnx.ModelProto, Mapping[str, int], str]:
+    """The ONNX model, counts of what it was made from, and the precision. Imports coremltools late."""
+    kind = spec.WhichOneof("Type")
+    if kind == "mlProgram":
+        from flows.translation.program import program_graph
+
+        program = program_graph(model)
+        return program.model, program.operators, program.precision
+    if kind in _NETWORKS:
+        from flows.translation.network import layer_counts, network_graph
+
+        return network_graph(model), layer_counts(spec), "fp32"
+    if kind is None:
+        raise TranslationRefused("it holds no model at all", next_step=_SAVE_AGAIN)
+    raise TranslationRefused(
+        f"it is a Core ML model of type '{kind}', and only programs and neural networks are translated",
+        operator=kind,
     )
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """coremltools warns on every Linux import that it cannot predict here, and logs each load."""
+    """coremltools logs on every import under Linux that it cannot predict here."""
     logger = logging.getLogger("coremltools")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+        yield
     finally:
         logger.setLevel(level)
 
@@ -100,15 +102,6 @@ def _opened(source: Path) -> Any:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         problem = f"'{source.name}' is not a readable Core ML model ({reason})"
         raise TranslationRefused(problem, next_step=_SAVE_AGAIN) from error
-
-
-def _wrong_kind(kind: str | None) -> TranslationRefused:
-    if kind is None:
-        return TranslationRefused("it holds no model at all", next_step=_SAVE_AGAIN)
-    return TranslationRefused(
-        f"it is a Core ML model of type '{kind}', and only programs and neural networks are translated",
-        operator=kind,
-    )
 
 
 def _write(proto: onnx.ModelProto, target: Path) -> None:

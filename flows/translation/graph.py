@@ -73,6 +73,7 @@ class Graph:
 
     def constant(self, value: Any, hint: str = "constant") -> str:
         """A stored array under its numpy dtype; float16 is widened to float32 for its users."""
+        self.check_room(np.asarray(value).nbytes)
         array = np.ascontiguousarray(value).reshape(np.shape(value))  # ascontiguousarray makes scalars 1-D
         if array.nbytes > _SHARED_BYTES:
             return self._root._store(array, hint)
@@ -93,13 +94,16 @@ class Graph:
         """A float32 scalar."""
         return self.constant(np.float32(value), "number")
 
-    def _store(self, array: Array, hint: str) -> str:
-        self._weight_bytes += array.nbytes
-        if self._weight_bytes > _MAX_BYTES:
+    def check_room(self, size_bytes: int) -> None:
+        """Raise TranslationRefused if that many more bytes of weights do not fit into one file."""
+        if self._root._weight_bytes + size_bytes > _MAX_BYTES:
             raise TranslationRefused(
                 f"its weights take more than the {_MAX_BYTES:,} bytes that one ONNX file can hold",
                 next_step="compress the weights to float16, or export the original model to ONNX",
             )
+
+    def _store(self, array: Array, hint: str) -> str:
+        self._weight_bytes += array.nbytes
         name = self.fresh(hint)
         kept = array.astype(object) if array.dtype.kind == "U" else array
         self._weights.append(numpy_helper.from_array(kept, name))

@@ -20,6 +20,7 @@ from onnx import TensorProto
 from flows.translation.call import Call
 from flows.translation.graph import Graph
 from flows.translation.operators.table import CONSTANTS, REASONS, TRANSLATORS
+from flows.translation.pruning import prune
 from flows.translation.refusal import NO_TRANSLATION, TranslationRefused, Unsupported
 from flows.translation.scope import Scope
 from flows.translation.variables import computed_type, declared_type, dimensions
@@ -118,7 +119,9 @@ def _translated(function: Any, name: str, images: set[str]) -> onnx.ModelProto:
         raise TranslationRefused.of(run.unsupported)
     for variable, result in zip(function.outputs, results, strict=True):
         _declare_output(variable, result, graph, names)
-    return graph.model(name, _PRODUCER)
+    model = graph.model(name, _PRODUCER)
+    prune(model)
+    return model
 
 
 class _Run:

@@ -92,6 +92,8 @@ def _check_reference(reference: _Reference, folder: Path | None, sizes: dict[Pat
     if path not in sizes:
         if folder is None or not path.is_file():
             raise _damaged(reference, f"its weight file '{name}' is missing")
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise _damaged(reference, f"its weight file '{name}' is a link out of the model's folder")
         sizes[path] = path.stat().st_size
     start = reference.offset_bytes
     if start + _RECORD_BYTES > sizes[path]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.flows.translation import sequences, vision, zoos
-from tests.flows.translation.parity import Case
+from tests.flows.translation.parity import Case, quiet
 
 _STARTS = torch.Generator().manual_seed(11)
 
@@ -91,7 +91,7 @@ def _newest() -> dict[str, Any]:
 
 def _vision() -> list[Case]:
     return [
-        Case("lenet", "convolutional", vision.lenet, (_image(1, 12, 12),)),
+        Case("lenet", "convolutional", vision.lenet, (_image(1, 16, 16),)),
         Case("resnet", "convolutional", vision.resnet, (_image(3, 32, 32),)),
         Case("mobilenet", "convolutional", vision.mobilenet, (_image(3, 16, 16),)),
         Case("densenet", "convolutional", vision.Dense, (_image(4, 9, 7, 2),)),
@@ -99,9 +99,8 @@ def _vision() -> list[Case]:
         Case("unet", "encoder-decoder", vision.UNet, (_image(3, 16, 16),)),
         Case("upscaler", "encoder-decoder", vision.Upscaler, (_image(3, 6, 5),)),
         Case("resizes", "resizing", vision.Resizes, (_image(2, 6, 8),)),
-        Case(
-            "warped", "resizing", vision.Warped, (_image(2, 7, 8), _noise(1, 2, 3), _noise(1, 4, 5, 2) * 0.7)
-        ),
+        Case("newer resizes", "resizing", vision.NewerResizes, (_image(2, 6, 8),), options=_newest()),
+        Case("warped", "resizing", vision.Warped, (_image(2, 7, 8), _noise(1, 4, 5, 2) * 0.7)),
         Case("pools", "pooling", vision.Pools, (_image(3, 12, 10),)),
         Case("pools 1d 3d", "pooling", vision.PoolsOneAndThree, (_noise(2, 3, 11), _noise(1, 2, 6, 7, 5))),
         Case("norms", "normalisation", vision.Norms, (_image(8, 6, 5, 2),)),
@@ -243,4 +242,5 @@ def _dynamic() -> list[Case]:
     ]
 
 
-CASES = {case.name: case for case in [*_vision(), *_sequences(), *_zoos(), *_compressed(), *_dynamic()]}
+with quiet():
+    CASES = {case.name: case for case in [*_vision(), *_sequences(), *_zoos(), *_compressed(), *_dynamic()]}

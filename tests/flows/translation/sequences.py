@@ -42,7 +42,8 @@ class LstmWithState(nn.Module):
 
     def forward(self, x: Tensor, hidden: Tensor, cell: Tensor) -> Tensor:
         steps, _ = self.body(x, (hidden, cell))
-        return steps[-1]
+        answer: Tensor = steps[-1]
+        return answer
 
 
 class Gru(nn.Module):
@@ -82,7 +83,8 @@ class Attention(nn.Module):
             scores = query @ key.transpose(-2, -1) / math.sqrt(self.size)
             scores = scores if mask is None else scores.masked_fill(mask, -1e4)
             mixed = torch.softmax(scores, dim=-1) @ value
-        return self.outer(mixed.transpose(1, 2).reshape(2, -1, self.heads * self.size))
+        answer: Tensor = self.outer(mixed.transpose(1, 2).reshape(2, -1, self.heads * self.size))
+        return answer
 
     def _split(self, part: Tensor) -> Tensor:
         return part.reshape(2, -1, self.heads, self.size).transpose(1, 2)
@@ -111,7 +113,8 @@ class Encoder(nn.Module):
         for before, attend, after, feed in zip(self.before, self.attend, self.after, self.feed, strict=True):
             x = x + attend(before(x))
             x = x + feed(after(x))
-        return self.head(x.mean(dim=1))
+        answer: Tensor = self.head(x.mean(dim=1))
+        return answer
 
 
 class CausalAttention(nn.Module):
@@ -122,7 +125,8 @@ class CausalAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         mask: Tensor = self.mask  # type: ignore[assignment]
-        return self.attend(x, mask)
+        answer: Tensor = self.attend(x, mask)
+        return answer
 
 
 class TextConvolution(nn.Module):
@@ -136,7 +140,8 @@ class TextConvolution(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = F.relu(self.body(self.tokens(tokens).transpose(1, 2)))
-        return self.head(x.amax(dim=-1))
+        answer: Tensor = self.head(x.amax(dim=-1))
+        return answer
 
 
 class Separated(nn.Module):
@@ -150,7 +155,8 @@ class Separated(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.pad(x, (2, 0))
-        return self.up(torch.tanh(self.filter(x)) * torch.sigmoid(self.gate(x)))
+        answer: Tensor = self.up(torch.tanh(self.filter(x)) * torch.sigmoid(self.gate(x)))
+        return answer
 
 
 class TwoTowers(nn.Module):

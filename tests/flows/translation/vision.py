@@ -81,7 +81,8 @@ class Inverted(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.body(x)
+        answer: Tensor = x + self.body(x)
+        return answer
 
 
 def mobilenet() -> nn.Module:
@@ -138,7 +139,8 @@ class Upscaler(nn.Module):
         self.dilated = nn.ConvTranspose2d(6, 3, 3, 1, 2, dilation=2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.dilated(F.gelu(self.grouped(self.shuffle(self.body(x)))))
+        answer: Tensor = self.dilated(F.gelu(self.grouped(self.shuffle(self.body(x)))))
+        return answer
 
 
 class Resizes(nn.Module):
@@ -150,7 +152,17 @@ class Resizes(nn.Module):
             F.interpolate(x, size=(9, 13), mode="nearest"),
             F.interpolate(x, size=(9, 13), mode="bilinear", align_corners=True),
             F.interpolate(x, size=(4, 5), mode="bilinear", align_corners=False),
-            F.interpolate(x, scale_factor=1.5, mode="bilinear", recompute_scale_factor=True),
+            F.interpolate(x, scale_factor=1.5, mode="bilinear", align_corners=False),
+        )
+
+
+class NewerResizes(nn.Module):
+    """What needs a newer operator set."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return (
+            F.interpolate(x, size=(9, 13), mode="bilinear", align_corners=False),
+            F.interpolate(x, size=(9, 13), mode="nearest"),
             F.pixel_unshuffle(x, 2),
         )
 
@@ -227,7 +239,16 @@ class Padded(nn.Module):
 class Warped(nn.Module):
     """Spatial transformer: an affine grid, and sampling at computed points."""
 
-    def forward(self, x: Tensor, theta: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("theta", torch.tensor([[[0.9, 0.2, 0.1], [-0.3, 0.8, -0.1]]]))
+
+    def forward(self, x: Tensor, points: Tensor) -> tuple[Tensor, ...]:
+        theta: Tensor = self.theta  # type: ignore[assignment]
         grid = F.affine_grid(theta, [1, 2, 5, 6], align_corners=True)
-        moved = F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
-        return moved, F.grid_sample(x, points, mode="bilinear", padding_mode="border", align_corners=False)
+        return (
+            F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=True),
+            F.grid_sample(x, points, mode="bilinear", padding_mode="border", align_corners=False),
+            F.grid_sample(x, points, mode="nearest", padding_mode="zeros", align_corners=False),
+            F.grid_sample(x, points, mode="bilinear", padding_mode="reflection", align_corners=True),
+        )

@@ -26,7 +26,7 @@ class Arithmetic(nn.Module):
             torch.atanh(x.clamp(-0.7, 0.7)),
             x.ceil() + x.floor() + x.round() + x.sign(),
             x.clamp(min=-0.3) + x.clamp(max=0.4),
-            x.square() + positive.reciprocal(),
+            x.square() + y / positive,
         )
 
 
@@ -60,11 +60,9 @@ class Activations(nn.Module):
             F.softplus(x),
             F.softsign(x),
             F.mish(x),
-            F.celu(x, 0.8),
             F.selu(x),
             F.hardtanh(x, -0.5, 0.5),
             F.threshold(x, 0.1, 0.0),
-            F.logsigmoid(x),
             F.softmax(x, dim=1) + F.log_softmax(x, dim=-1),
             F.softmin(x, dim=-1),
             F.glu(x, dim=-1),
@@ -78,7 +76,6 @@ class Reductions(nn.Module):
             x.mean(dim=-1, keepdim=True),
             x.amax(dim=1),
             x.amin(dim=(0, 2)),
-            x.prod(dim=-1),
             x.norm(dim=-1),
             x.norm(p=1, dim=1),
             torch.logsumexp(x, dim=-1),
