@@ -86,6 +86,16 @@ def translates(*kinds: str) -> Callable[[Translator], Translator]:
     return enter
 
 
+def choice(message: Any, field: str) -> str:
+    """The name of an enumeration's value; Inconsistent for one that the specification does not know."""
+    kinds = message.DESCRIPTOR.fields_by_name[field].enum_type.values_by_number
+    number = getattr(message, field)
+    if number not in kinds:
+        known = ", ".join(kind.name for kind in kinds.values())
+        raise Inconsistent(f"field '{field}' holds {number}, which is none of {known}")
+    return str(kinds[number].name)
+
+
 def pair(values: Sequence[int], default: int) -> tuple[int, int]:
     """A field "of length 2 in the order [H, W]", which an empty list leaves at its default."""
     if not values:

@@ -2,23 +2,22 @@
 
     python -m tests.flows.translation.parity_report
 
-Programs are measured as `parity` says; networks by the largest absolute difference.
+Differences are scaled as `parity` says.
 """
 
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
+from tests.flows.translation import network_parity
 from tests.flows.translation.cases import CASES
-from tests.flows.translation.network_cases import NETWORK_CASES, TOLERANCE
-from tests.flows.translation.network_models import difference
-from tests.flows.translation.parity import LIMITS, Measured, measure, quiet
+from tests.flows.translation.network_cases import NETWORK_CASES
+from tests.flows.translation.parity import LIMITS, Measured, measure
 
 NETWORK = "network"
-_LIMITS = {**LIMITS, NETWORK: TOLERANCE}
-_SCALES = {"fp32": "absolute, outputs of order one", "fp16": "relative", NETWORK: "absolute"}
+_LIMITS = {**LIMITS, NETWORK: LIMITS["fp32"]}
+_ABSOLUTE = "absolute, outputs of order one"
+_SCALES = {"fp32": _ABSOLUTE, "fp16": "relative", NETWORK: _ABSOLUTE}
 
 
 def measured_programs() -> Iterator[Measured]:
@@ -30,16 +29,7 @@ def measured_programs() -> Iterator[Measured]:
 
 def measured_networks() -> Iterator[Measured]:
     """The older kind of Core ML model; its operators are layers."""
-    from flows.translation.network import layer_counts
-
-    with TemporaryDirectory() as folder:
-        for case in NETWORK_CASES:
-            found = difference(case, Path(folder))
-            with quiet():
-                import coremltools
-
-                spec = coremltools.utils.load_spec(str(Path(folder) / f"{case.name}.mlmodel"))
-            yield Measured(case.name, case.family, NETWORK, found, Counter(layer_counts(spec)))
+    yield from (network_parity.measure(name) for name in NETWORK_CASES)
 
 
 def lines(results: Iterable[Measured]) -> Iterator[str]:
