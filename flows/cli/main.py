@@ -18,6 +18,7 @@ from flows.cli.health import health
 from flows.cli.keys import keys_app
 from flows.cli.models import models_app
 from flows.cli.promote import promote
+from flows.cli.register import register_file
 from flows.cli.rollback import rollback
 from flows.cli.rollouts import rollouts
 from flows.cli.serve import serve
@@ -46,6 +47,7 @@ for command in (
     benchmark,
 ):
     app.command()(command)
+app.command(name="register")(register_file)
 app.add_typer(alerts_app, name="alerts")
 app.add_typer(audit_app, name="audit")
 app.add_typer(db_app, name="db")

@@ -17,6 +17,7 @@ from serving.formats import content, mlmodel
 from serving.formats.golden import GOLDEN_FILE, Golden, read_golden
 from serving.formats.model_file import TO_ONNX, format_of, title_of
 
+LABELS_FILE = "labels.txt"
 TRANSLATION_FILE = "translation.onnx"
 # Formats a flavour can mean, in the order in which flavours are looked for.
 _MEANT = {
@@ -36,6 +37,7 @@ _NOT_PAYLOAD = frozenset(
         "serving_input_payload.json",
         "registered_model_meta",
         GOLDEN_FILE,
+        LABELS_FILE,
     }
 )
 _EXPORTERS = {

@@ -11,8 +11,14 @@ from pathlib import Path
 import onnx
 
 from serving.core.errors import ArtifactRefused
+from serving.formats.archive import escapes
 from serving.formats.limits import DEFAULT_LIMITS, FileLimits
-from serving.formats.onnx_data import check_external_data, declared_bytes, stored_tensors
+from serving.formats.onnx_data import (
+    check_external_data,
+    declared_bytes,
+    external_files,
+    stored_tensors,
+)
 
 _EXPORT_AGAIN = "export the model again, check it with onnx.checker, and log it again"
 # What ONNX Runtime implements by itself; any other domain would need a library of native code.
@@ -109,3 +115,11 @@ def _check_raw(tensor: onnx.TensorProto, name: str) -> None:
     if want is not None and len(tensor.raw_data) != want:
         problem = f"weight '{tensor.name}' of '{name}' declares {want} bytes and holds {len(tensor.raw_data)}"
         raise ArtifactRefused(problem, next_step=_EXPORT_AGAIN)
+
+
+def weight_files(path: Path) -> tuple[str, ...]:
+    """The external weight files that the file names, there or not, relative to its folder.
+
+    Those that lead out of the folder are left out. Raises ArtifactRefused for what is no ONNX file.
+    """
+    return tuple(name for name in external_files(_parsed(path)) if name and not escapes(name))
