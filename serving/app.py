@@ -117,7 +117,7 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             drain_seconds=settings.drain_seconds,
         )
         stack.push_async_callback(library.close)
-        metrics, statistics, routes = Metrics(), Statistics(), Routes()
+        metrics, statistics, routes = Metrics(), Statistics(clock), Routes()
         models: dict[str, FollowedModel] = {}
         record = Record(settings.serving_home / "served.json")
         visibility = Visibility(models, record, routes, settings.cache_folder)
