@@ -131,7 +131,7 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
         )
         memory.tell(library.note_evicted)
         stack.push_async_callback(library.close)
-        metrics, statistics, routes = Metrics(), Statistics(), Routes()
+        metrics, statistics, routes = Metrics(), Statistics(clock), Routes()
         record = Record(settings.serving_home / "served.json")
         visibility = Visibility(models, record, routes, settings.cache_folder)
         guard = Guard(registry, engine, Leases(engine, clock))

@@ -44,6 +44,7 @@ class Metrics:
     def __init__(self) -> None:
         self._tallies: dict[VersionRef, Tally] = {}
         self.registry = CollectorRegistry()
+        self._series: dict[tuple[VersionRef, str, str], tuple[Counter, Histogram]] = {}
         self._requests = Counter(
             "signalbox_inference_requests",
             "Inference requests by outcome.",
@@ -85,8 +86,13 @@ class Metrics:
 
     def answered(self, ref: VersionRef, variant: str, status: str, seconds: float) -> None:
         """Account one request to the version that answered it, or failed to."""
-        self._requests.labels(ref.model, ref.version, variant, status).inc()
-        self._seconds.labels(ref.model, ref.version).observe(seconds)
+        marks = (ref, variant, status)
+        series = self._series.get(marks)
+        if series is None:  # finding a series by its labels costs more than counting
+            requests = self._requests.labels(ref.model, ref.version, variant, status)
+            series = self._series[marks] = (requests, self._seconds.labels(ref.model, ref.version))
+        series[0].inc()
+        series[1].observe(seconds)
 
     def judged(self, ref: VersionRef, *, failed: bool) -> None:
         """Count an answer for or against the version that was to give it. For the event loop's thread."""

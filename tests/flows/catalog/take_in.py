@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from time import perf_counter, sleep
+from threading import Event
+from time import perf_counter
 from typing import Any
 
 from flows.catalog.intake import COLUMNS, cells
@@ -62,7 +63,7 @@ def passes(settings: FlowSettings) -> Iterator[Pass]:
     while True:
         started = perf_counter()
         with wired(settings) as wiring, means_of(wiring, "tests") as means:
-            watch = Watch(settings.model_quiet_seconds, sleep)
+            watch = Watch(settings.model_quiet_seconds, Event().wait)
             report = scan(settings.model_folder_paths, means, watch, wiring.engine)
         yield Pass(report, perf_counter() - started)
 
