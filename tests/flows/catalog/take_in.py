@@ -30,6 +30,10 @@ _GENERATE_SECONDS = 240
 _QUIET_SECONDS = 0.5
 
 
+def _pause(seconds: float) -> None:
+    Event().wait(seconds)
+
+
 @dataclass(frozen=True, slots=True)
 class Pass:
     report: ScanReport
@@ -63,7 +67,7 @@ def passes(settings: FlowSettings) -> Iterator[Pass]:
     while True:
         started = perf_counter()
         with wired(settings) as wiring, means_of(wiring, "tests") as means:
-            watch = Watch(settings.model_quiet_seconds, Event().wait)
+            watch = Watch(settings.model_quiet_seconds, _pause)
             report = scan(settings.model_folder_paths, means, watch, wiring.engine)
         yield Pass(report, perf_counter() - started)
 
