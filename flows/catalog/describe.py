@@ -86,7 +86,7 @@ def _dependencies(artifact: Artifact) -> tuple[tuple[str, ...], tuple[str, ...]]
     if not path.is_file():
         return (), ()
     if path.is_symlink() or path.stat().st_size > _MAX_REQUIREMENTS_BYTES:
-        return (), (f"{_REQUIREMENTS} is too large to be a list of requirements",)
+        return (), (f"{_REQUIREMENTS} is a link or too large, and was not read",)
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     return tuple(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")), ()
 

@@ -91,7 +91,7 @@ def test_dependencies_are_those_logged_when_mlflow_logged_them(tmp_path: Path) -
     (folder / "requirements.txt").write_text("# made by hand\nonnxruntime==1.20\n\nnumpy\n")
     assert described(folder).dependencies == ("onnxruntime==1.20", "numpy")
     (folder / "requirements.txt").write_text("x" * (1 << 17))
-    assert "requirements.txt is too large" in described(folder).notes[0]
+    assert "requirements.txt is a link or too large" in described(folder).notes[0]
 
 
 def test_side_words_fill_in_when_the_file_says_nothing(tmp_path: Path) -> None:
