@@ -38,7 +38,7 @@ def test_names_are_fresh_when_hints_repeat() -> None:
     [
         pytest.param(np.float32(1), np.float32(1), True, id="equal scalars"),
         pytest.param(np.float32(1), np.int64(1), False, id="other type"),
-        pytest.param(np.float32(1), np.float32([1]), False, id="other rank"),
+        pytest.param(np.float32(1), np.ones(1, np.float32), False, id="other rank"),
         pytest.param(np.float32(0.0), np.float32(-0.0), False, id="signed zeros"),
         pytest.param(np.ones(1024, np.float32), np.ones(1024, np.float32), True, id="4096 bytes"),
         pytest.param(np.ones(1025, np.float32), np.ones(1025, np.float32), False, id="4100 bytes"),
