@@ -109,7 +109,8 @@ def _precision(program: Any) -> str:
 
 def _translated(function: Any, name: str, images: set[str]) -> onnx.ModelProto:
     graph, scope, names = Graph(), Scope(), _DimensionNames()
-    for variable in function.outputs:
+    outputs = function.outputs
+    for variable in outputs:
         graph.reserve(variable.name)
     for input_name, variable in function.inputs.items():
         _declare_input(input_name, variable, input_name in images, graph, scope, names)
@@ -117,7 +118,10 @@ def _translated(function: Any, name: str, images: set[str]) -> onnx.ModelProto:
     results = run.block(function, graph, scope)
     if run.unsupported:
         raise TranslationRefused.of(run.unsupported)
-    for variable, result in zip(function.outputs, results, strict=True):
+    # A converter that finds two outputs equal lists one variable twice; ONNX names each output once.
+    for variable, result in {
+        one.name: (one, name) for one, name in zip(outputs, results, strict=True)
+    }.values():
         _declare_output(variable, result, graph, names)
     model = graph.model(name, _PRODUCER)
     prune(model)

@@ -159,3 +159,17 @@ def test_tied_weights_are_stored_once_when_translated(tmp_path: Path) -> None:
         model = ct.convert(program, convert_to="mlprogram", compute_precision=ct.precision.FLOAT32)
     _translated(model, tmp_path)
     assert (tmp_path / "model.onnx").stat().st_size < 1.5 * weight.nbytes
+
+
+def test_output_is_declared_once_when_two_answers_are_equal(tmp_path: Path) -> None:
+    """coremltools merges equal computations, and then lists the one variable twice."""
+
+    class Twice(nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return x * 2, x * 2
+
+    x = torch.randn(2, 3)
+    model = _converted(Twice(), x, minimum_deployment_target=ct.target.iOS16)
+    translation, session = _translated(model, tmp_path)
+    assert len(translation.outputs) == 1
+    np.testing.assert_allclose(session.run(None, {"x": x.numpy()})[0], x.numpy() * 2, rtol=1e-2)
