@@ -13,15 +13,17 @@ from onnx import TensorProto
 from flows.translation.layers.tape import Dim
 from flows.translation.refusal import TranslationRefused
 
+_Array = FeatureTypes_pb2.ArrayFeatureType
 _ELEMENTS = {
-    "FLOAT32": TensorProto.FLOAT,
-    "DOUBLE": TensorProto.DOUBLE,
-    "INT32": TensorProto.INT32,
-    "FLOAT16": TensorProto.FLOAT16,
-    "INT8": TensorProto.INT8,
-    "INVALID_ARRAY_DATA_TYPE": TensorProto.FLOAT,
+    _Array.FLOAT32: TensorProto.FLOAT,
+    _Array.DOUBLE: TensorProto.DOUBLE,
+    _Array.INT32: TensorProto.INT32,
+    _Array.FLOAT16: TensorProto.FLOAT16,
+    _Array.INT8: TensorProto.INT8,
+    _Array.INVALID_ARRAY_DATA_TYPE: TensorProto.FLOAT,  # outputs may declare no type
 }
 _CHANNELS = {"GRAYSCALE": 1, "GRAYSCALE_FLOAT16": 1, "RGB": 3, "BGR": 3}
+_COLOURS = {number: name for name, number in FeatureTypes_pb2.ImageFeatureType.ColorSpace.items()}
 _MAX_DIM = 2**31  # what one axis may hold; more is an attack or a damaged file
 
 
@@ -42,6 +44,8 @@ class Feature:
 def feature_of(declared: Any) -> Feature:
     """One input or output. Raises TranslationRefused for a kind that is neither array, image nor number."""
     kind = declared.type.WhichOneof("Type")
+    if not declared.name:
+        raise TranslationRefused("an input or output has no name")
     if kind == "multiArrayType":
         return _array(declared)
     if kind == "imageType":
@@ -58,13 +62,21 @@ def feature_of(declared: Any) -> Feature:
 
 def _array(declared: Any) -> Feature:
     array = declared.type.multiArrayType
-    element = FeatureTypes_pb2.ArrayFeatureType.ArrayDataType.Name(array.dataType)
+    element = _element(declared.name, array)
     default = None
     if declared.type.isOptional:
         field = array.WhichOneof("defaultOptionalValue")
         default = float(getattr(array, field)) if field else 0.0
     shape = _array_shape(declared.name, array)
-    return Feature(declared.name, _ELEMENTS[element], shape, default=default)
+    return Feature(declared.name, element, shape, default=default)
+
+
+def _element(name: str, array: Any) -> int:
+    if array.dataType not in _ELEMENTS:
+        raise TranslationRefused(
+            f"'{name}' is an array of elements of an unknown type ({array.dataType})", variable=name
+        )
+    return int(_ELEMENTS[array.dataType])
 
 
 def _array_shape(name: str, array: Any) -> tuple[Dim, ...] | None:
@@ -101,7 +113,7 @@ def _check(name: str, sizes: list[int]) -> None:
 
 
 def _image(name: str, image: Any) -> Feature:
-    colours = FeatureTypes_pb2.ImageFeatureType.ColorSpace.Name(image.colorSpace)
+    colours = _COLOURS.get(image.colorSpace, "")
     if colours not in _CHANNELS:
         raise TranslationRefused(f"image '{name}' declares no colour space", variable=name)
     sizes: list[Dim] = [int(image.height), int(image.width)]

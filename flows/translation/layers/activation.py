@@ -2,9 +2,15 @@
 
 import math
 
-from coremltools.proto import NeuralNetwork_pb2
-
-from flows.translation.layers.layer import Inconsistent, Layer, NoCounterpart, Outputs, column, translates
+from flows.translation.layers.layer import (
+    Inconsistent,
+    Layer,
+    NoCounterpart,
+    Outputs,
+    choice,
+    column,
+    translates,
+)
 from flows.translation.layers.tape import Tape, Tensor
 from flows.translation.layers.weights import flat_array
 
@@ -81,7 +87,7 @@ def clamped_relu(tape: Tape, layer: Layer) -> Outputs:
 
 @translates("gelu")
 def gelu(tape: Tape, layer: Layer) -> Outputs:
-    mode = NeuralNetwork_pb2.GeluLayerParams.GeluMode.Name(layer.params.mode)
+    mode = choice(layer.params, "mode")
     x = layer.x
     if mode == "SIGMOID_APPROXIMATION":
         return tape.add("Mul", x, tape.add("Sigmoid", scaled(tape, x, _SIGMOID_GELU)))
@@ -103,7 +109,7 @@ def unary(tape: Tape, layer: Layer) -> Outputs:
     params = layer.params
     x = scaled(tape, layer.x, params.scale or 1.0, params.shift)
     epsilon = params.epsilon or 1e-6
-    match NeuralNetwork_pb2.UnaryFunctionLayerParams.Operation.Name(params.type):
+    match choice(params, "type"):
         case "SQRT":
             return tape.add("Sqrt", x)
         case "RSQRT":

@@ -4,20 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from coremltools.proto import NeuralNetwork_pb2
-
 from flows.translation.layers.layer import (
     Inconsistent,
     Layer,
     NoCounterpart,
     Outputs,
     borders,
+    choice,
     pair,
     translates,
 )
 from flows.translation.layers.tape import Tape, Tensor
-
-_TOP_LEFT_HEAVY = NeuralNetwork_pb2.SamePadding.TOP_LEFT_HEAVY
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +30,13 @@ class Window:
     dilations: tuple[int, ...]
     pads: tuple[tuple[int, int], ...]
     same: str | None = None
+
+    def __post_init__(self) -> None:
+        if min(*self.kernel, *self.strides, *self.dilations) < 1:
+            raise Inconsistent(
+                f"has kernel {list(self.kernel)}, strides {list(self.strides)} and dilations "
+                f"{list(self.dilations)}, none of which may be 0"
+            )
 
     def reach(self) -> tuple[int, ...]:
         """How many input elements the kernel spans on each axis."""
@@ -60,7 +64,7 @@ def halves(total: int, same: str) -> tuple[int, int]:
 
 
 def same_mode(params: Any) -> str:
-    return "SAME_LOWER" if params.same.asymmetryMode == _TOP_LEFT_HEAVY else "SAME_UPPER"
+    return "SAME_LOWER" if choice(params.same, "asymmetryMode") == "TOP_LEFT_HEAVY" else "SAME_UPPER"
 
 
 def same_pads(window: Window, spatial: Sequence[int]) -> tuple[tuple[int, int], ...]:
@@ -138,6 +142,8 @@ def _deconvolved(
 ) -> Tensor:
     """A given output shape overrides the padding's total, but not on which side it lies."""
     _check_channels(x, int(kernel.shape[0]))
+    if target is not None and len(target) != len(window.kernel):
+        raise Inconsistent(f"has the output shape {list(target)} for {len(window.kernel)} axes")
     spatial = x.sizes(2)
     grown: list[int] = [0] * len(window.kernel)
     pads = list(window.pads)
@@ -180,9 +186,7 @@ def _cropping(excess: int, window: Window, axis: int) -> tuple[tuple[int, int], 
 def convolution3d(tape: Tape, layer: Layer) -> Outputs:
     """Input (N, C, D, H, W). Deconvolution stores its weights as (in, out / groups, d, h, w)."""
     params = layer.params
-    x = layer.require_rank(5)
-    if x.rank != 5:
-        raise Inconsistent(f"takes an input of rank 5, not {list(x.shape)}")
+    x = layer.require_volume()
     window, groups = window3d(params), max(1, params.nGroups)
     bias = _bias(tape, layer)
     if params.isDeconvolution:
@@ -200,8 +204,7 @@ def window3d(params: Any) -> Window:
     """Of a 3-D convolution or pooling; pooling has no dilation."""
     axes = ("Depth", "Height", "Width")
     sides = (("Front", "Back"), ("Top", "Bottom"), ("Left", "Right"))
-    mode = type(params).DESCRIPTOR.fields_by_name["paddingType"].enum_type.values_by_number
-    padding = mode[params.paddingType].name
+    padding = choice(params, "paddingType")
     pads = tuple(
         (getattr(params, f"customPadding{before}"), getattr(params, f"customPadding{after}"))
         for before, after in sides

@@ -1,8 +1,6 @@
 """Reading and writing at computed places: gathers and scatters."""
 
-from coremltools.proto import NeuralNetwork_pb2
-
-from flows.translation.layers.layer import Inconsistent, Layer, Outputs, translates
+from flows.translation.layers.layer import Inconsistent, Layer, Outputs, choice, translates
 from flows.translation.layers.tape import Tape, Tensor
 
 # Subtracting and dividing are adding and multiplying by the inverse.
@@ -64,7 +62,7 @@ def _merged(tape: Tape, updates: Tensor, axis: int, count: int) -> Tensor:
 
 def _accumulated(tape: Tape, layer: Layer, updates: Tensor) -> tuple[str, Tensor]:
     """ONNX's reduction and what it takes."""
-    mode = NeuralNetwork_pb2.ScatterMode.Name(layer.params.mode)
+    mode = choice(layer.params, "mode")
     reduction, inverse = _MODES[mode]
     return reduction, updates if inverse is None else tape.add(inverse, updates)
 

@@ -51,6 +51,12 @@ class Layer:
             raise Inconsistent(f"takes an input of rank {least} or more, not {list(self.x.shape)}")
         return self.x
 
+    def require_volume(self) -> Tensor:
+        """The first input as (N, C, D, H, W), or Inconsistent."""
+        if self.x.rank != 5:
+            raise Inconsistent(f"takes an input of rank 5, not {list(self.x.shape)}")
+        return self.x
+
     def axis(self, axis: int, rank: int | None = None) -> int:
         """`axis` counted from the front, or Inconsistent."""
         rank = self.x.rank if rank is None else rank
@@ -84,6 +90,16 @@ def translates(*kinds: str) -> Callable[[Translator], Translator]:
         return translator
 
     return enter
+
+
+def choice(message: Any, field: str) -> str:
+    """The name of an enumeration's value; Inconsistent for one that the specification does not know."""
+    kinds = message.DESCRIPTOR.fields_by_name[field].enum_type.values_by_number
+    number = getattr(message, field)
+    if number not in kinds:
+        known = ", ".join(kind.name for kind in kinds.values())
+        raise Inconsistent(f"field '{field}' holds {number}, which is none of {known}")
+    return str(kinds[number].name)
 
 
 def pair(values: Sequence[int], default: int) -> tuple[int, int]:

@@ -43,7 +43,7 @@ def batched_product(tape: Tape, layer: Layer) -> Outputs:
         rows, columns = params.weightMatrixFirstDimension, params.weightMatrixSecondDimension
         weights = layer.weights("weights", columns, rows)
         return _product(tape, layer.x, weights, layer.weights("bias", columns) if params.hasBias else None)
-    left, right = layer.inputs[:2]
+    left, right = layer.require(2)[:2]
     left = tape.unsqueeze(left, 0) if left.rank == 1 else left
     right = tape.unsqueeze(right, 1) if right.rank == 1 else right
     left = _swapped(tape, left) if params.transposeA else left

@@ -4,14 +4,21 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from coremltools.proto import NeuralNetwork_pb2
 
 from flows.translation.layers.convolution import Window, flat, same_mode, same_pads, window3d
-from flows.translation.layers.layer import Layer, NoCounterpart, Outputs, borders, pair, translates
+from flows.translation.layers.layer import (
+    Inconsistent,
+    Layer,
+    NoCounterpart,
+    Outputs,
+    borders,
+    choice,
+    pair,
+    translates,
+)
 from flows.translation.layers.tape import Tape, Tensor
 from serving.core.datatypes import Array
 
-_KINDS = {0: "MAX", 1: "AVERAGE", 2: "L2"}
 _REDUCTIONS = {"MAX": "ReduceMax", "AVERAGE": "ReduceMean", "L2": "ReduceL2"}
 _LOWEST = float(np.finfo(np.float32).min)
 
@@ -19,7 +26,7 @@ _LOWEST = float(np.finfo(np.float32).min)
 @translates("pooling")
 def pooling(tape: Tape, layer: Layer) -> Outputs:
     params = layer.params
-    kind = _KINDS[params.type]
+    kind = choice(params, "type")
     layer.require_rank(3)
     if params.globalPooling:
         return tape.add(_REDUCTIONS[kind], layer.x, tape.ints(-2, -1), keepdims=1)
@@ -40,14 +47,14 @@ def pooling(tape: Tape, layer: Layer) -> Outputs:
 def pooling3d(tape: Tape, layer: Layer) -> Outputs:
     """Input (N, C, D, H, W)."""
     params = layer.params
-    x = layer.require_rank(5)
-    return _pooled(tape, x, _KINDS[params.type], window3d(params), params.countExcludePadding, False)
+    x = layer.require_volume()
+    return _pooled(tape, x, choice(params, "type"), window3d(params), params.countExcludePadding, False)
 
 
 @translates("globalPooling3d")
 def global_pooling3d(tape: Tape, layer: Layer) -> Outputs:
-    x = layer.require_rank(5)
-    kind = NeuralNetwork_pb2.GlobalPooling3DLayerParams.GlobalPoolingType3D.Name(layer.params.type)
+    x = layer.require_volume()
+    kind = choice(layer.params, "type")
     return tape.add(_REDUCTIONS[kind], x, tape.ints(-3, -2, -1), keepdims=1)
 
 
@@ -58,6 +65,9 @@ def _pooled(tape: Tape, x: Tensor, kind: str, window: Window, excluding: bool, c
         return _pooled_open(tape, x, kind, window, excluding, complete)
     pads = window.pads if window.same is None else same_pads(window, spatial)
     reached = _completed(window, pads, spatial) if complete else pads
+    padded = [sum(edge) + size for edge, size in zip(reached, spatial, strict=True)]
+    if any(size < kernel for size, kernel in zip(padded, window.kernel, strict=True)):
+        raise Inconsistent(f"pools over {list(window.kernel)} elements of an image of {list(spatial)}")
     fits = all(max(edge) < size for edge, size in zip(reached, window.kernel, strict=True))
     if kind == "MAX":
         if not fits:

@@ -3,10 +3,8 @@
 Core ML's networks know no scalar: what would be one has shape (1,).
 """
 
-from coremltools.proto import NeuralNetwork_pb2
-
 from flows.translation.layers.activation import scaled
-from flows.translation.layers.layer import Layer, NoCounterpart, Outputs, translates
+from flows.translation.layers.layer import Layer, NoCounterpart, Outputs, choice, translates
 from flows.translation.layers.tape import Tape, Tensor
 
 _REDUCED = {
@@ -51,8 +49,8 @@ def _kept(tape: Tape, operator: str, x: Tensor, axes: list[int], keep: bool) -> 
 def channelwise(tape: Tape, layer: Layer) -> Outputs:
     """The layer of the first versions, over the last axes, which stay as 1."""
     params = layer.params
-    mode = NeuralNetwork_pb2.ReduceLayerParams.ReduceOperation.Name(params.mode)
-    axes = _AXES[NeuralNetwork_pb2.ReduceLayerParams.ReduceAxis.Name(params.axis)]
+    mode = choice(params, "mode")
+    axes = _AXES[choice(params, "axis")]
     x = layer.require_rank(-axes[0])
     if mode == "ARGMAX":
         if len(axes) > 1:

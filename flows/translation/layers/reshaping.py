@@ -2,13 +2,10 @@
 
 from collections.abc import Sequence
 
-from coremltools.proto import NeuralNetwork_pb2
-
-from flows.translation.layers.layer import Inconsistent, Layer, NoCounterpart, Outputs, translates
+from flows.translation.layers.layer import Inconsistent, Layer, NoCounterpart, Outputs, choice, translates
 from flows.translation.layers.tape import Dim, Size, Tape, Tensor
 
 _CHANNEL_LAST = 1
-_BLOCKS = NeuralNetwork_pb2.ReorganizeDataLayerParams.ReorganizationType
 
 
 @translates("reshapeStatic", "rankPreservingReshape")
@@ -166,7 +163,7 @@ def blocks(tape: Tape, layer: Layer) -> Outputs:
     size = int(layer.params.blockSize)
     layer.require_rank(3)
     x = tape.fold(layer.x)
-    match _BLOCKS.Name(layer.params.mode):
+    match choice(layer.params, "mode"):
         case "SPACE_TO_DEPTH":
             done = tape.add("SpaceToDepth", x, blocksize=size)
         case "DEPTH_TO_SPACE":

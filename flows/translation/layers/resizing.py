@@ -5,18 +5,23 @@ row i of the matrix for one axis holds how much each element counts at grid poin
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from coremltools.proto import NeuralNetwork_pb2
 
 from flows.translation.layers.activation import scaled
-from flows.translation.layers.layer import Inconsistent, Layer, NoCounterpart, Outputs, pair, translates
+from flows.translation.layers.layer import (
+    Inconsistent,
+    Layer,
+    NoCounterpart,
+    Outputs,
+    choice,
+    pair,
+    translates,
+)
 from flows.translation.layers.tape import Tape, Tensor
 from serving.core.datatypes import Array
 
-_SAMPLING = NeuralNetwork_pb2.SamplingMode.Method
-_BOXES = NeuralNetwork_pb2.BoxCoordinatesMode.Coordinates
-_UPSAMPLE = NeuralNetwork_pb2.UpsampleLayerParams
 _GRIDS = {"DEFAULT": "asymmetric", "ALIGN_CORNERS_TRUE": "align_corners", "ALIGN_CORNERS_FALSE": "half_pixel"}
 
 
@@ -29,10 +34,10 @@ def upsample(tape: Tape, layer: Layer) -> Outputs:
     if len(factors) != 2 or min(factors) <= 0:
         raise Inconsistent(f"scales height and width by {factors}")
     x = tape.fold(layer.x)
-    if params.mode == _UPSAMPLE.NN:
+    if choice(params, "mode") == "NN":
         done = _resized(tape, x, factors, mode="nearest", grid="asymmetric", nearest="floor")
     else:
-        grid = _GRIDS[_UPSAMPLE.LinearUpsampleMode.Name(params.linearUpsampleMode)]
+        grid = _GRIDS[choice(params, "linearUpsampleMode")]
         done = _resized(tape, x, factors, mode="linear", grid=grid)
     return tape.unfold(done, layer.x)
 
@@ -47,12 +52,16 @@ def _resized(
         scales = tape.constant(np.array([1, 1, *factors], np.float32))
         return tape.add("Resize", x, None, scales, **attributes)
     sizes = [int(np.floor(np.float32(size * factor))) for size, factor in zip(spatial, factors, strict=True)]
-    return _to_size(tape, x, sizes, attributes)
+    return _to_size(tape, x, [*_checked((sizes[0], sizes[1]))], attributes)
+
+
+def _checked(sizes: tuple[int, int]) -> tuple[int, int]:
+    if min(sizes) < 1:
+        raise Inconsistent(f"makes an image of {sizes[0]} by {sizes[1]} elements")
+    return sizes
 
 
 def _to_size(tape: Tape, x: Tensor, sizes: list[int], attributes: dict[str, str | None]) -> Tensor:
-    if min(sizes) < 1:
-        raise Inconsistent(f"makes an image of {sizes[0]} by {sizes[1]} elements")
     done = tape.add(
         "Resize",
         x,
@@ -69,8 +78,8 @@ def _to_size(tape: Tape, x: Tensor, sizes: list[int], attributes: dict[str, str 
 @translates("resizeBilinear")
 def bilinear(tape: Tape, layer: Layer) -> Outputs:
     layer.require_rank(3)
-    sizes = [*pair(layer.params.targetSize, 1)]
-    method = _SAMPLING.Name(layer.params.mode.samplingMethod)
+    sizes = [*_checked(pair(layer.params.targetSize, 1))]
+    method = choice(layer.params.mode, "samplingMethod")
     x = tape.fold(layer.x)
     if method == "UPSAMPLE_MODE":
         done = _to_size(tape, x, sizes, _linear("asymmetric"))
@@ -131,7 +140,7 @@ def regions(tape: Tape, layer: Layer) -> Outputs:
     """Images (1, B, C, H, W) and boxes (N, 1, 4 or 5, 1, 1) give (N, B or 1, C, height, width)."""
     params = layer.params
     image, boxes = layer.require(2)[:2]
-    sizes, targets = image.sizes(3), pair(params.targetSize, 1)
+    sizes, targets = image.sizes(3), _checked(pair(params.targetSize, 1))
     if image.rank != 5 or image.shape[0] != 1 or boxes.rank != 5 or boxes.shape[2] not in (4, 5):
         raise Inconsistent(f"takes boxes of shape {list(boxes.shape)} out of {list(image.shape)}")
     if sizes is None:
@@ -139,7 +148,7 @@ def regions(tape: Tape, layer: Layer) -> Outputs:
     chosen = boxes.shape[2] == 5
     flat = tape.squeeze(boxes, 1, 3, 4)
     rows, columns = (
-        _region_weights(tape, span, _SAMPLING.Name(params.mode.samplingMethod))
+        _region_weights(tape, span, choice(params.mode, "samplingMethod"))
         for span in _spans(tape, params, flat, sizes, targets)
     )
     if chosen:
@@ -153,10 +162,10 @@ def regions(tape: Tape, layer: Layer) -> Outputs:
 
 
 def _spans(
-    tape: Tape, params: object, boxes: Tensor, sizes: tuple[int, ...], targets: tuple[int, int]
+    tape: Tape, params: Any, boxes: Tensor, sizes: tuple[int, ...], targets: tuple[int, int]
 ) -> tuple[_Span, _Span]:
     """Height's and width's, in elements."""
-    mode = _BOXES.Name(params.boxIndicesMode.boxMode)  # type: ignore[attr-defined]
+    mode = choice(params.boxIndicesMode, "boxMode")
     offset = 1 if boxes.shape[1] == 5 else 0
     numbers = [
         tape.add("Slice", boxes, tape.ints(at), tape.ints(at + 1), tape.ints(1))
@@ -170,8 +179,8 @@ def _spans(
         if mode.startswith("CENTER_SIZE"):
             half = scaled(tape, second, 0.5)
             first, second = tape.add("Sub", first, half), tape.add("Add", first, half)
-        factor = params.spatialScale or 1.0  # type: ignore[attr-defined]
-        if params.normalizedCoordinates:  # type: ignore[attr-defined]
+        factor = params.spatialScale or 1.0
+        if params.normalizedCoordinates:
             factor *= size - 1
         ends = (scaled(tape, first, factor), scaled(tape, second, factor))
         spans.append(_Span(*ends, size, targets[axis]))

@@ -11,19 +11,20 @@ from flows.translation.layers.layer import (
     NoCounterpart,
     Outputs,
     borders,
+    choice,
     pair,
     translates,
 )
 from flows.translation.layers.tape import Tape, Tensor
 
 _END = 2**63 - 1  # ONNX's word for "as far as there is"
-_AXES = (-3, -2, -1)
+_AXES = {"CHANNEL_AXIS": -3, "HEIGHT_AXIS": -2, "WIDTH_AXIS": -1}
 
 
 @translates("slice")
 def along_one_axis(tape: Tape, layer: Layer) -> Outputs:
     params = layer.params
-    axis = _AXES[params.axis]
+    axis = _AXES[choice(params, "axis")]
     x = layer.require_rank(-axis)
     operands = (params.startIndex, params.endIndex, axis, int(params.stride) or 1)
     return tape.add("Slice", x, *(tape.ints(int(number)) for number in operands))

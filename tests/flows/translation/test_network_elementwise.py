@@ -385,8 +385,7 @@ def test_layer_normalisation_covers_the_last_axes_when_translated(shape: tuple[i
         lambda builder: builder.add_layer_normalization("n", "x", "out", shape, gamma, beta, 1e-4), _X
     )
     expected = torch.nn.functional.layer_norm(
-        *(torch.from_numpy(one) if isinstance(one, np.ndarray) else one for one in (_X, shape, gamma, beta)),
-        eps=1e-4,
+        torch.from_numpy(_X), shape, torch.from_numpy(gamma), torch.from_numpy(beta), 1e-4
     )
     np.testing.assert_allclose(answer, expected.numpy(), atol=_TOLERANCE)
 

@@ -220,7 +220,7 @@ def test_gather_along_an_axis_takes_by_element_when_translated(axis: int) -> Non
     _same(answer, np.take_along_axis(_X, places, axis))
 
 
-_SCATTERED: dict[str, Callable[[Array, Any, Array], None]] = {
+_SCATTERED: dict[str, Callable[[Any, Any, Any], None]] = {
     "UPDATE": lambda data, at, new: data.__setitem__(at, new),
     "ADD": np.add.at,
     "SUB": np.subtract.at,
@@ -272,7 +272,7 @@ def test_scatter_takes_places_of_higher_rank_when_updates_have_as_many_axes() ->
         lambda b: b.add_scatter("s", ["x", "y", "z"], "out", 1, "ADD"), _X, places.astype(np.float32), updates
     )[0]
     expected = _X.copy()
-    np.add.at(expected, (slice(None), places.ravel()), updates.reshape(2, 4, 4, 5))
+    _SCATTERED["ADD"](expected, (slice(None), places.ravel()), updates.reshape(2, 4, 4, 5))
     _same(answer, expected)
 
 
@@ -333,12 +333,16 @@ def test_reduction_of_the_first_versions_keeps_axes_when_reduced(
 
 
 @pytest.mark.parametrize("keep", [True, False])
-def test_places_of_extremes_are_found_when_kept_or_dropped(keep: bool) -> None:
+@pytest.mark.parametrize("name", ["argmax", "argmin"])
+def test_places_of_extremes_are_found_when_kept_or_dropped(name: str, keep: bool) -> None:
     """As whole numbers in float32, like everything in a network."""
-    for name, find in (("argmax", np.argmax), ("argmin", np.argmin)):
-        answer = _answers(lambda b, n=name: getattr(b, f"add_{n}")("a", "x", "out", -2, keep), _X)[0]
-        np.testing.assert_array_equal(answer, find(_X, -2, keepdims=keep))
-        assert answer.dtype == np.float32
+    answer = _answers(lambda b: getattr(b, f"add_{name}")("a", "x", "out", -2, keep), _X)[0]
+    np.testing.assert_array_equal(answer, getattr(np, name)(_X, -2, keepdims=keep))
+    assert answer.dtype == np.float32
+
+
+def test_places_of_extremes_keep_an_axis_when_none_would_be_left() -> None:
+    """Of a vector, and with the layer of the first versions."""
     line = _answers(lambda b: b.add_argmax("a", "x", "out", 0, False), _X[0, 0, 0])[0]
     assert line.tolist() == [float(_X[0, 0, 0].argmax())]
     older = _answers(lambda b: b.add_reduce("r", "x", "out", "C", "argmax"), _X)[0]
@@ -366,24 +370,22 @@ def test_sorting_gives_places_when_up_or_down(descending: bool) -> None:
     np.testing.assert_array_equal(answer, np.argsort(-_X if descending else _X, 1))
 
 
-def test_one_hot_leaves_vectors_off_when_places_lie_outside() -> None:
-    """A negative place does not count from the end."""
-    places = np.array([2, 0, -1, 7], np.float32)
-    for names, arrays in ((["x"], [places]), (["x", "y"], [places, np.array([4], np.float32)])):
-        answer = _answers(lambda b, n=names: b.add_one_hot("o", n, "out", 4, -1, 5.0, -1.0), *arrays)[0]
-        expected = np.full((4, 4), -1.0)
-        expected[0, 2] = expected[1, 0] = 5
-        _same(answer, expected)
+@pytest.mark.parametrize("names", [["x"], ["x", "y"]])
+def test_one_hot_leaves_vectors_off_when_places_lie_outside(names: list[str]) -> None:
+    """A negative place does not count from the end; the length may be computed."""
+    arrays = [np.array([2, 0, -1, 7], np.float32), np.array([4], np.float32)][: len(names)]
+    answer = _answers(lambda b: b.add_one_hot("o", names, "out", 4, -1, 5.0, -1.0), *arrays)[0]
+    expected = np.full((4, 4), -1.0)
+    expected[0, 2] = expected[1, 0] = 5
+    _same(answer, expected)
 
 
-def test_range_counts_as_in_numpy_when_computed() -> None:
+@pytest.mark.parametrize("names", ["x", "xy", "xyz"])
+def test_range_counts_as_in_numpy_when_computed(names: str) -> None:
     """End, start and step come from other layers, or the last two are stored."""
-    numbers = [np.array([value], np.float32) for value in (7, 1, 1.5)]
-    for count in (1, 2, 3):
-        answer = _answers(
-            lambda b, n=count: b.add_range_dynamic("r", list("xyz"[:n]), "out", 1, 1.5), *numbers[:count]
-        )[0]
-        _same(answer, np.arange(1, 7, 1.5))
+    numbers = [np.array([value], np.float32) for value in (7, 1, 1.5)][: len(names)]
+    answer = _answers(lambda b: b.add_range_dynamic("r", list(names), "out", 1, 1.5), *numbers)[0]
+    _same(answer, np.arange(1, 7, 1.5))
 
 
 def test_places_of_nonzero_elements_are_rows_when_found() -> None:
