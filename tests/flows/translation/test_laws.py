@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
@@ -57,6 +57,8 @@ def test_pool_is_torchs_when_windows_vary(
     kernel: int, stride: int, data: st.DataObject, ceil: bool, counted: bool, average: bool
 ) -> None:
     """Every kernel, stride and padding, cut last windows included."""
+    # Without padding MIL keeps a last window that lies outside, which torch leaves out: it is refused.
+    assume(not ceil or stride <= kernel)
     pad = data.draw(st.integers(0, kernel // 2))
     parameters: dict[str, Any] = {
         "kernel_sizes": [kernel] * 2,

@@ -157,6 +157,19 @@ def test_sampling_is_refused_when_onnx_has_no_counterpart(parameter: str, value:
     assert f"'{value}'" in str(refused)
 
 
+def test_pool_is_refused_when_its_last_window_lies_outside(tmp_path: Path) -> None:
+    """Ceil mode without padding promises an output that no element decides."""
+
+    def body(x: Any) -> Any:
+        image = mb.reshape(x=x, shape=[1, 1, 16, 10])
+        window = {"kernel_sizes": [1, 1], "strides": [3, 4], "pad_type": "valid", "ceil_mode": True}
+        return mb.max_pool(x=image, name="y", **window)
+
+    refused = _refused(_saved(body, tmp_path), tmp_path)
+    assert (refused.operator, refused.variable) == ("max_pool", "y")
+    assert "wholly outside" in str(refused)
+
+
 def test_operator_is_named_when_coremltools_does_not_know_it(package: Path, tmp_path: Path) -> None:
     """A file of a future version is refused before coremltools stumbles over it."""
     _rewritten(package, lambda spec: setattr(_operations(spec)[-1], "type", "linear_of_tomorrow"))
