@@ -277,7 +277,7 @@ def test_memory_is_limited_when_a_limit_is_given(
 def test_golden_set_refuses_when_it_was_recorded_and_not_asked(
     interrupted: str | None, expected: Verdict
 ) -> None:
-    """A required check that was not measured approves nothing; of a broken run the end itself is the reason."""
+    """A required check that was not measured approves nothing; a broken run has its own reason."""
     declared = replace(FULL, candidate=replace(CANDIDATE, has_golden=True), interrupted=interrupted)
     checks = judge(declared, DEFAULT)
     found = next(check for check in checks if check.name is CheckName.GOLDEN)
