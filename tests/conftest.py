@@ -1,5 +1,6 @@
 """Fixtures every test may use, and the count of faults recovered that ends a test run."""
 
+import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from tests.faults import Tally, fault_names
 from tests.homes import prepare_home
 from tests.mlflow_double import MlflowDouble
 from tests.mlflow_server import MlflowServer
+from tests.postgres import PostgresServer, binaries
 from tests.prefect_server import PrefectServer
 
 _TALLY = pytest.StashKey[Tally]()
@@ -24,6 +26,23 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowSe
         yield server
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """One cluster for the session; a build server without PostgreSQL fails, a developer's machine skips."""
+    bin_folder = binaries()
+    if bin_folder is None:
+        missing = "PostgreSQL's initdb and pg_ctl are not installed (Debian package `postgresql`)"
+        if os.environ.get("CI"):
+            pytest.fail(missing)
+        pytest.skip(missing)
+    server = PostgresServer(bin_folder)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.remove()
 
 
 @pytest.fixture(scope="session")

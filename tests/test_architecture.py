@@ -38,7 +38,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "typer": ("flows.cli",),
 }
 # Seconds of import time and hundreds of megabytes that a restarting server must not pay for.
-NOT_AT_STARTUP = ("coremltools", "evidently", "mlflow", "pandas", "prefect", "torch")
+NOT_AT_STARTUP = ("coremltools", "evidently", "grpc", "mlflow", "pandas", "prefect", "torch")
 
 EMPTY_WORDS = {
     "manager",

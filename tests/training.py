@@ -3,7 +3,7 @@
     python -m tests.training http://127.0.0.1:5000 onnx:1 torch:2 sklearn
 
 In a process of its own, so that tests need not import MLflow. Prints one JSON line per model.
-`onnx:C` and `torch:C` answer x + C.
+`onnx:C` and `torch:C` answer x + C; `echo:T` answers x of ONNX's element type T.
 """
 
 import json
@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tests.models import onnx_adder, onnx_raises_on_negative, onnx_wrong_shape, save_torch_script
+from tests.models import onnx_adder, onnx_echo, onnx_raises_on_negative, onnx_wrong_shape, save_torch_script
 
 _SLOW_STEPS = 40_000  # about 60 ms
 
@@ -91,6 +91,7 @@ def _log(recipe: str) -> LoggedModel:
     slow = f"    y = x\n    for _ in range({_SLOW_STEPS}):\n        y = y + 0.0\n    return y + {constant}"
     recipes: dict[str, Callable[[], Any]] = {
         "onnx": lambda: _log_onnx(lambda folder: onnx_adder(folder, float(constant))),
+        "echo": lambda: _log_onnx(lambda folder: onnx_echo(folder, int(constant))),
         "torch": lambda: _log_torch(f"    return x + {constant}"),
         "slow": lambda: _log_torch(slow),
         "raises": lambda: _log_onnx(onnx_raises_on_negative),

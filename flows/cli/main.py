@@ -14,6 +14,7 @@ from flows.cli.db import db_app
 from flows.cli.down import down
 from flows.cli.drift import drift
 from flows.cli.health import health
+from flows.cli.keys import keys_app
 from flows.cli.models import models
 from flows.cli.promote import promote
 from flows.cli.rollback import rollback
@@ -35,6 +36,7 @@ for command in (up, down, status, serve, models, promote, rollouts, rollback, he
 app.add_typer(alerts_app, name="alerts")
 app.add_typer(audit_app, name="audit")
 app.add_typer(db_app, name="db")
+app.add_typer(keys_app, name="keys")
 
 
 @app.command()

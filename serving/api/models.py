@@ -157,11 +157,11 @@ class ModelDetails:
             "created_at": _time(registered.created_ms) if registered else None,
             "last_updated": _time(registered.updated_ms) if registered else None,
             "is_active": is_active,
-            "loaded": loaded is not None,
+            "loaded": loaded is not None and loaded.is_awake,
             "loaded_at": loaded.loaded_at.isoformat() if loaded else None,
             "self_test": _self_test(loaded) if loaded else None,
             "dependencies": None,
-            "memory_mb": _number(tags.get(Tag.MEMORY_MB)),
+            "memory_mb": _memory_mb(loaded) or _number(tags.get(Tag.MEMORY_MB)),
             "statistics": dict.fromkeys(_STATISTICS),
             "refused": refusals[0] if refusals else None,
             "health": str(self._health.status_of(model.name)) if is_active else None,
@@ -235,3 +235,8 @@ def _number(text: str | None) -> float | None:
 
 def _time(milliseconds: int) -> str:
     return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat()
+
+
+def _memory_mb(loaded: LoadedVersion | None) -> float | None:
+    """What loading was seen to take here."""
+    return round(loaded.loading.cost_bytes / (1 << 20), 1) if loaded and loaded.loading.cost_bytes else None

@@ -53,17 +53,17 @@ _ADAPTERS = {
 
 def load(artifact: Artifact, threads: int) -> LoadedModel:
     """Load with at most `threads` threads per inference. Raises ArtifactRefused."""
-    return adapter(artifact.format).load(artifact, threads)
-
-
-def adapter(format: Format) -> Adapter:
-    """The adapter of a format, with its library in memory. Raises ArtifactRefused where there is none."""
-    if format not in _ADAPTERS:
-        problem = f"{format} models are not yet supported"
+    if artifact.format not in _ADAPTERS:
+        problem = f"{artifact.format} models are not yet supported"
         raise ArtifactRefused(problem, next_step="export the model to ONNX")
+    return import_adapter(artifact.format).load(artifact, threads)
+
+
+def import_adapter(wanted: Format) -> Adapter:
+    """The adapter with its library, imported on first use. Raises ArtifactRefused where that is missing."""
     try:
-        return cast(Adapter, import_module(_ADAPTERS[format]))
+        return cast(Adapter, import_module(_ADAPTERS[wanted]))
     except ImportError as error:
         step = "install the project with its own dependencies"
-        problem = f"the library for {format} models is missing ({error.name})"
+        problem = f"the library for {wanted} models is missing ({error.name})"
         raise ArtifactRefused(problem, next_step=step) from error

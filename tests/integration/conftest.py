@@ -12,6 +12,7 @@ from tests.serving_process import ServingProcess
 
 GOOD = ("onnx:1", "onnx:2", "onnx:3", "torch:1", "torch:2", "slow:1", "raises", "wrong_shape")
 TO_BE_SPOILT = tuple(f"onnx:{constant}" for constant in range(11, 17))
+ECHOES = ("echo:8", "echo:10")  # text and half precision
 PICKLED = ("sklearn", "eager")
 
 
@@ -25,7 +26,7 @@ class StartServing(Protocol):
 
 @pytest.fixture(scope="session")
 def logged_once(mlflow_server: MlflowServer) -> MlflowRegistry:
-    return MlflowRegistry(mlflow_server, log_models(mlflow_server, *GOOD, *TO_BE_SPOILT, *PICKLED))
+    return MlflowRegistry(mlflow_server, log_models(mlflow_server, *GOOD, *TO_BE_SPOILT, *ECHOES, *PICKLED))
 
 
 @pytest.fixture

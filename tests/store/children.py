@@ -11,8 +11,10 @@ from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 
+from sqlalchemy import Connection, Engine, event
+
 from serving.core.clock import SystemClock
-from serving.store import audit, changes
+from serving.store import audit, changes, schema
 from serving.store.audit import AuditEntry
 from serving.store.changes import ChangeIntent
 from serving.store.database import open_engine, upgrade, writing
@@ -60,11 +62,24 @@ def _intend(url: str, model: str) -> None:
     sys.stdin.read()
 
 
+def _upgrade_half(url: str) -> None:
+    """Stop inside the migration's transaction until standard input closes, then end it well."""
+
+    @event.listens_for(Engine, "commit")
+    def before_commit(connection: Connection) -> None:
+        if connection.dialect.has_table(connection, schema.VERSION_TABLE):
+            print("tables made, not committed", flush=True)
+            sys.stdin.read()
+
+    upgrade(url)
+
+
 if __name__ == "__main__":
     actions: dict[str, Callable[..., None]] = {
         "append": _append,
         "journal": _journal,
         "intend": _intend,
         "upgrade": upgrade,
+        "upgrade_half": _upgrade_half,
     }
     actions[sys.argv[1]](*sys.argv[2:])

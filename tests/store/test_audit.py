@@ -32,6 +32,12 @@ def run_sql(path: Path, statement: str, *values: object) -> None:
         connection.execute(statement, values)
 
 
+def tamper(engine: Engine, statement: str) -> None:
+    """Change the trail behind its back, whatever the database."""
+    with writing(engine) as connection:
+        connection.exec_driver_sql(statement)
+
+
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Engine]]:
     """A chain of six rows that tests change and put right again."""
@@ -88,7 +94,6 @@ def test_verify_is_intact_when_nothing_was_ever_recorded(engine: Engine) -> None
         pytest.param("DELETE FROM audit", 1, id="all-removed"),
         pytest.param("UPDATE audit SET seq = 60 WHERE seq = 3", 3, id="row-moved-to-the-end"),
         pytest.param("UPDATE audit SET model = NULL WHERE seq = 2", 2, id="column-emptied"),
-        pytest.param("UPDATE audit SET text = x'00ff' WHERE seq = 2", 2, id="text-made-binary"),
         pytest.param("UPDATE audit_head SET seq = 5", 6, id="head-set-back"),
         pytest.param("UPDATE audit_head SET seq = 9", 7, id="head-set-forward"),
         pytest.param("UPDATE audit_head SET hash = 'x'", 6, id="head-hash-changed"),
@@ -96,27 +101,34 @@ def test_verify_is_intact_when_nothing_was_ever_recorded(engine: Engine) -> None
     ],
 )
 def test_verify_is_broken_when_rows_or_the_head_are_tampered_with(
-    six_rows: Engine, tmp_path: Path, statement: str, first_broken: int | None
+    six_rows: Engine, statement: str, first_broken: int | None
 ) -> None:
     """Removal, reordering and a cut-off end show as well as a changed text."""
-    run_sql(tmp_path / "signalbox.db", statement)
+    tamper(six_rows, statement)
     found = audit.verify(six_rows)
     assert (found.verdict, found.first_broken) == (Verdict.BROKEN, first_broken), found.reason
 
 
-def test_verify_names_the_first_row_when_several_are_changed(six_rows: Engine, tmp_path: Path) -> None:
+def test_verify_is_broken_when_text_was_made_binary(sqlite_engine: Engine, tmp_path: Path) -> None:
+    """SQLite takes any value in any column."""
+    append(sqlite_engine, entry("load"), entry("load"))
+    run_sql(tmp_path / "signalbox.db", "UPDATE audit SET text = x'00ff' WHERE seq = 2")
+    assert audit.verify(sqlite_engine).first_broken == 2
+
+
+def test_verify_names_the_first_row_when_several_are_changed(six_rows: Engine) -> None:
     """The first wrong row is where to look."""
-    run_sql(tmp_path / "signalbox.db", "UPDATE audit SET actor = 'nobody' WHERE seq IN (3, 5)")
+    tamper(six_rows, "UPDATE audit SET actor = 'nobody' WHERE seq IN (3, 5)")
     found = audit.verify(six_rows)
     assert (found.first_broken, found.rows) == (3, 2)
     assert found.reason == "row 3: column actor differs from the text"
 
 
-def test_verify_reads_on_when_the_trail_is_longer_than_one_batch(engine: Engine, tmp_path: Path) -> None:
+def test_verify_reads_on_when_the_trail_is_longer_than_one_batch(engine: Engine) -> None:
     """A long trail is read in pieces, without losing the thread."""
     append(engine, *(entry("load") for _ in range(2001)))
     assert audit.verify(engine).rows == 2001
-    run_sql(tmp_path / "signalbox.db", "UPDATE audit SET actor = 'nobody' WHERE seq = 2000")
+    tamper(engine, "UPDATE audit SET actor = 'nobody' WHERE seq = 2000")
     assert audit.verify(engine).first_broken == 2000
 
 
@@ -140,9 +152,9 @@ def test_append_keeps_nothing_when_its_transaction_fails(engine: Engine) -> None
     assert audit.verify(engine).rows == 0
 
 
-def test_append_refuses_when_the_head_row_is_gone(engine: Engine, tmp_path: Path) -> None:
+def test_append_refuses_when_the_head_row_is_gone(engine: Engine) -> None:
     """A new chain is never begun over a damaged one."""
-    run_sql(tmp_path / "signalbox.db", "DELETE FROM audit_head")
+    tamper(engine, "DELETE FROM audit_head")
     with pytest.raises(StoreUnusable, match="lost its head row; put back a copy"):
         append(engine, entry("load"))
 
@@ -188,7 +200,7 @@ def test_tail_gives_entries_back_as_appended_when_read(engine: Engine) -> None:
     assert audit.tail(engine) == [row]
 
 
-def test_tail_shows_a_row_when_its_text_is_unreadable(six_rows: Engine, tmp_path: Path) -> None:
+def test_tail_shows_a_row_when_its_text_is_unreadable(six_rows: Engine) -> None:
     """A damaged trail can still be looked at."""
-    run_sql(tmp_path / "signalbox.db", "UPDATE audit SET text = 'gone' WHERE seq = 6")
+    tamper(six_rows, "UPDATE audit SET text = 'gone' WHERE seq = 6")
     assert audit.tail(six_rows, limit=1)[0].entry.details == {"unreadable": "gone"}

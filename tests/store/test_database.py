@@ -1,4 +1,4 @@
-"""Opening, checking, upgrading and writing the state store on SQLite."""
+"""Opening, checking, upgrading and writing the state store, on SQLite and on PostgreSQL."""
 
 import sqlite3
 import stat
@@ -29,8 +29,13 @@ def digests_stored(engine: Engine) -> int:
         return connection.execute(select(func.count()).select_from(schema.digests)).scalar_one()
 
 
-def refusal(path: Path) -> str:
-    engine = open_engine(f"sqlite:///{path}")
+def alter(engine: Engine, statement: str) -> None:
+    with writing(engine) as connection:
+        connection.exec_driver_sql(statement)
+
+
+def refusal(url: str) -> str:
+    engine = open_engine(url)
     try:
         with pytest.raises(StoreUnusable) as caught:
             check(engine)
@@ -44,9 +49,9 @@ def test_check_passes_when_the_store_is_upgraded(engine: Engine) -> None:
     check(engine)
 
 
-def test_open_engine_sets_durable_wal_mode_when_on_sqlite(engine: Engine) -> None:
+def test_open_engine_sets_durable_wal_mode_when_on_sqlite(sqlite_engine: Engine) -> None:
     """A committed row survives a power cut, and readers do not wait for writers."""
-    with reading(engine) as connection:
+    with reading(sqlite_engine) as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
         assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
@@ -68,11 +73,10 @@ def test_upgrade_keeps_the_store_private_when_it_creates_it(tmp_path: Path) -> N
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_upgrade_runs_once_when_threads_and_processes_start_together(tmp_path: Path) -> None:
+def test_upgrade_runs_once_when_threads_and_processes_start_together(blank_url: str) -> None:
     """Replicas that start at the same moment agree on one schema."""
-    url = f"sqlite:///{tmp_path / 'signalbox.db'}"
-    started = [children.start("upgrade", url) for _ in range(2)]
-    threads = [threading.Thread(target=upgrade, args=(url,)) for _ in range(2)]
+    started = [children.start("upgrade", blank_url) for _ in range(2)]
+    threads = [threading.Thread(target=upgrade, args=(blank_url,)) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -80,7 +84,7 @@ def test_upgrade_runs_once_when_threads_and_processes_start_together(tmp_path: P
     for child in started:
         child.communicate()
         assert child.returncode == 0
-    engine = open_engine(url)
+    engine = open_engine(blank_url)
     check(engine)
     engine.dispose()
 
@@ -92,10 +96,45 @@ def test_upgrade_names_the_reason_when_the_folder_cannot_be_made(tmp_path: Path)
         upgrade(f"sqlite:///{tmp_path / 'taken' / 'signalbox.db'}")
 
 
+@pytest.mark.fault("F21")
+def test_upgrade_leaves_the_old_schema_when_killed_half_way(blank_url: str) -> None:
+    """A migration is all or nothing, and the next start carries it out."""
+    with children.start("upgrade_half", blank_url) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "tables made, not committed\n"
+        child.kill()
+    assert "holds no Signalbox tables yet; run `signalbox db upgrade`" in refusal(blank_url)
+    upgrade(blank_url)
+    engine = open_engine(blank_url)
+    check(engine)
+    engine.dispose()
+
+
+def test_upgrade_waits_when_another_process_is_at_it(blank_url: str) -> None:
+    """The lock is the database's own, so it also holds between machines."""
+    with children.start("upgrade_half", blank_url) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "tables made, not committed\n"
+        with children.start("upgrade", blank_url) as second:
+            with pytest.raises(subprocess.TimeoutExpired):
+                second.wait(1.0)
+            first.communicate("")
+            assert (first.returncode, second.wait(60)) == (0, 0)
+
+
+def test_reading_raises_store_unavailable_when_no_server_listens(tmp_path: Path) -> None:
+    """PostgreSQL that is down is a store that is away, and the password stays out of the sentence."""
+    engine = open_engine(f"postgresql://me:hidden@/signalbox?host={tmp_path}")
+    with pytest.raises(StoreUnavailable, match="did not answer") as caught:
+        digests_stored(engine)
+    engine.dispose()
+    assert "hidden" not in str(caught.value)
+
+
 def test_check_says_upgrade_when_there_is_no_store(tmp_path: Path) -> None:
     """Looking must not create the file."""
     path = tmp_path / "none.db"
-    assert refusal(path).endswith("does not exist; run `signalbox db upgrade`")
+    assert refusal(f"sqlite:///{path}").endswith("does not exist; run `signalbox db upgrade`")
     assert not path.exists()
 
 
@@ -103,7 +142,7 @@ def test_check_says_upgrade_when_the_file_is_empty(tmp_path: Path) -> None:
     """An empty database is one that was never upgraded."""
     path = tmp_path / "empty.db"
     path.touch()
-    assert refusal(path).endswith("holds no Signalbox tables yet; run `signalbox db upgrade`")
+    assert refusal(f"sqlite:///{path}").endswith("holds no Signalbox tables yet; run `signalbox db upgrade`")
 
 
 def test_check_says_upgrade_when_the_store_is_older(engine: Engine) -> None:
@@ -114,46 +153,48 @@ def test_check_says_upgrade_when_the_store_is_older(engine: Engine) -> None:
         check(engine, revisions=(*schema.REVISIONS, "9999"))
 
 
-def test_check_and_upgrade_refuse_when_the_store_is_newer(store_url: str, tmp_path: Path) -> None:
+def test_check_and_upgrade_refuse_when_the_store_is_newer(store_url: str, engine: Engine) -> None:
     """An old release must not touch what it does not know."""
-    run_sql(tmp_path / "signalbox.db", f"UPDATE {schema.VERSION_TABLE} SET version_num = '9999'")
+    alter(engine, f"UPDATE {schema.VERSION_TABLE} SET version_num = '9999'")
     known = schema.REVISIONS[-1]
     assert f"is newer than this release (revision 9999, known {known}); upgrade signalbox" in refusal(
-        tmp_path / "signalbox.db"
+        store_url
     )
     with pytest.raises(StoreUnusable, match="newer than this release"):
         upgrade(store_url)
 
 
-def test_check_names_the_tables_when_some_are_missing(store_url: str, tmp_path: Path) -> None:
+def test_check_names_the_tables_when_some_are_missing(store_url: str, engine: Engine) -> None:
     """A half-restored database is noticed at start, not at the first write."""
-    run_sql(tmp_path / "signalbox.db", "DROP TABLE outbox")
-    assert "is damaged: it lacks the tables outbox; stop Signalbox" in refusal(tmp_path / "signalbox.db")
+    alter(engine, "DROP TABLE outbox")
+    assert "is damaged: it lacks the tables outbox; stop Signalbox" in refusal(store_url)
 
 
 def test_check_says_damaged_when_the_file_is_no_database(tmp_path: Path) -> None:
     """Overwritten from the first byte."""
     path = tmp_path / "signalbox.db"
     path.write_bytes(b"this is not a database" * 100)
-    assert "is damaged: file is not a database; stop Signalbox and put back a copy" in refusal(path)
+    assert "is damaged: file is not a database; stop Signalbox and put back a copy" in refusal(
+        f"sqlite:///{path}"
+    )
 
 
-def test_check_says_damaged_when_a_page_is_overwritten(store_url: str, tmp_path: Path) -> None:
+@pytest.mark.fault("F21")
+def test_check_says_damaged_when_a_page_is_overwritten(sqlite_url: str, tmp_path: Path) -> None:
     """Damage behind an intact first page."""
     path = tmp_path / "signalbox.db"
     run_sql(path, "PRAGMA wal_checkpoint(TRUNCATE)")
     content = bytearray(path.read_bytes())
     content[4096 : 3 * 4096] = b"\xff" * (2 * 4096)
     path.write_bytes(content)
-    assert "is damaged: " in refusal(path)
+    assert "is damaged: " in refusal(sqlite_url)
 
 
-def test_reading_says_upgrade_when_a_table_is_missing(tmp_path: Path) -> None:
-    """A query on a store that was never upgraded names the way out."""
-    engine = open_engine(f"sqlite:///{tmp_path / 'new.db'}")
+def test_reading_says_upgrade_when_a_table_is_missing(engine: Engine) -> None:
+    """A query on a store that lacks it names the way out."""
+    alter(engine, "DROP TABLE digests")
     with pytest.raises(StoreUnusable, match="run `signalbox db upgrade`"):
         digests_stored(engine)
-    engine.dispose()
 
 
 def test_reading_raises_store_unavailable_when_the_file_cannot_be_opened(tmp_path: Path) -> None:

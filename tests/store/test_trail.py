@@ -20,9 +20,9 @@ def journal(tmp_path: Path) -> Journal:
 
 
 @pytest.fixture
-def late_url(tmp_path: Path) -> str:
-    """A store whose folder does not exist yet: away until somebody upgrades it."""
-    return f"sqlite:///{tmp_path / 'late' / 'signalbox.db'}"
+def late_url(blank_url: str) -> str:
+    """A store that is away until somebody upgrades it."""
+    return blank_url
 
 
 @pytest.fixture
