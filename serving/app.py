@@ -22,6 +22,7 @@ from serving.api.crossing import crossing
 from serving.api.edge import App, Edge
 from serving.api.health import health_routes
 from serving.api.keyring import AdminKeyFile, KeyMirror, Keyring
+from serving.api.knowledge import Knowledge
 from serving.api.models import ModelDetails, model_routes
 from serving.api.rate import RateLimits
 from serving.api.rollback import rollback_routes
@@ -130,7 +131,7 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
         )
         memory.tell(library.note_evicted)
         stack.push_async_callback(library.close)
-        metrics, statistics, routes = Metrics(), Statistics(), Routes()
+        metrics, statistics, routes = Metrics(), Statistics(clock), Routes()
         record = Record(settings.serving_home / "served.json")
         visibility = Visibility(models, record, routes, settings.cache_folder)
         guard = Guard(registry, engine, Leases(engine, clock))
@@ -190,11 +191,12 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
 
         catalogue = Catalogue(routes, models, readiness, statistics)
         framework = framework_with(metrics)
+        knowledge = Knowledge(registry, ledger, clock)
         for router in (
             protocol_routes(catalogue, shelf),
             scoring_routes(catalogue),
             health_routes(health),
-            model_routes(ModelDetails(models, follower, registry, health, ledger, clock), models),
+            model_routes(ModelDetails(models, follower, knowledge, health, metrics), models),
             rollback_routes(rollbacks, models, overrides),
             audit_routes(ledger),
             webhook_routes(Signature(secret_in(settings.webhook_secret_file), clock), follower.wake),

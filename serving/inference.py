@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from serving.formats.selftest import output_problem
 from serving.pool import LoadedVersion
 from serving.protocol.json_data import first_non_finite
 from serving.routes import Route, Routes
-from serving.telemetry.counters import Spent, Statistics
+from serving.telemetry.counters import Statistics
 from serving.telemetry.inference_log import InferenceLog, first_axis_is_batch
 from serving.telemetry.metrics import Metrics
 from serving.watch import Evidence
@@ -43,14 +43,18 @@ _FAIR_SECONDS = 0.5
 class Answer:
     """Outputs, and who gave them. `alias` is the one the request was routed by, if any.
 
-    `timing` is of the execution that gave them.
+    `timing` is of the execution that gave them; its `rows` are the batch size.
     """
 
     outputs: dict[str, np.ndarray]
     version: LoadedVersion
     variant: Variant
     alias: str | None
-    timing: Timing = field(default_factory=Timing)
+    timing: Timing | None = None
+
+    @property
+    def rows(self) -> int:
+        return self.timing.rows if self.timing is not None else 1
 
 
 class Inference:
@@ -96,12 +100,15 @@ class Inference:
         arrived_ns = time.perf_counter_ns()
         inputs = read(route.version.model.inputs)
         read_ns = time.perf_counter_ns() - arrived_ns
+        is_batched = first_axis_is_batch(route.version.model.inputs)
         started = self._clock.monotonic()
         status = "failed"
         answered = Answer({}, route.version, route.variant, route.alias)
         try:
             with route.fallback.held() if route.fallback is not None else nullcontext():
                 answered = await self._answer(route, inputs, read, deadline, request_id, finite)
+            if is_batched and answered.timing is not None:
+                answered.timing.rows = len(next(iter(inputs.values())))
             status = "ok"
             return answered
         except InvalidRequest:
@@ -116,7 +123,7 @@ class Inference:
         finally:
             seconds = self._clock.monotonic() - started
             self._metrics.answered(answered.version.ref, answered.variant, status, seconds)
-            self._account(answered, status, inputs, read_ns, arrived_ns)
+            self._account(answered, status, read_ns, time.perf_counter_ns() - arrived_ns)
             if route.variant is not Variant.PROBE:
                 self._log.record(
                     answered.version.ref,
@@ -126,27 +133,31 @@ class Inference:
                     seconds,
                     inputs,
                     answered.outputs,
-                    first_axis_is_batch(route.version.model.inputs),
+                    is_batched,
                 )
 
     def rendered(self, answer: Answer, began_ns: int) -> None:
         """Account the time since `began_ns` of the performance counter, spent on sending the answer."""
         ns = time.perf_counter_ns() - began_ns
-        self._statistics.of(answer.version.ref).rendered(answer.timing.executed_rows, ns)
+        executed_rows = answer.timing.executed_rows if answer.timing is not None else answer.rows
+        self._statistics.of(answer.version.ref).count_rendered(executed_rows, ns)
 
-    def _account(self, answer: Answer, status: str, inputs: Arrays, read_ns: int, arrived_ns: int) -> None:
+    def _account(self, answer: Answer, status: str, read_ns: int, total_ns: int) -> None:
         statistics = self._statistics.of(answer.version.ref)
-        total_ns = time.perf_counter_ns() - arrived_ns
-        if status != "ok":
-            if status != "cancelled":
-                statistics.fail.add(total_ns)
-            return
         timing = answer.timing
-        timing.rows = _rows(answer.version.model.inputs, inputs)
-        queue_ns, infer_ns = timing.begun_ns - timing.asked_ns, timing.done_ns - timing.begun_ns
-        executed = (timing.executed_rows, timing.leads)
-        spent = Spent(timing.rows, *executed, read_ns, queue_ns, infer_ns, total_ns)
-        statistics.succeeded(spent, int(self._clock.now().timestamp() * 1000))
+        if status == "ok" and timing is not None:
+            statistics.count(
+                self._clock.monotonic(),
+                answer.rows,
+                input_ns=read_ns,
+                queue_ns=timing.begun_ns - timing.asked_ns,
+                infer_ns=timing.done_ns - timing.begun_ns,
+                total_ns=total_ns,
+            )
+            if timing.leads:
+                statistics.count_execution(timing.executed_rows, read_ns, timing.done_ns - timing.begun_ns)
+        elif status != "cancelled":
+            statistics.count_failed(total_ns)
 
     async def _answer(
         self,
@@ -252,7 +263,9 @@ class Inference:
         return outputs
 
     def _count(self, route: Route, *, failed: bool) -> None:
-        """Account an answer to the champion it was routed to; other routes are nobody's evidence."""
+        """Account an answer to the version it was routed to; only a champion's is evidence for a verdict."""
+        if route.variant is not Variant.PROBE:
+            self._metrics.judged(route.version.ref, failed=failed)
         if route.variant is not Variant.CHAMPION:
             return
         followed = self._models.get(route.version.ref.model)
@@ -271,10 +284,3 @@ def _culprit(outputs: Arrays, finite: Finite) -> str | None:
     if finite is True:
         return first_non_finite(outputs)
     return first_non_finite({name: array for name, array in outputs.items() if name in finite})
-
-
-def _rows(specs: tuple[TensorSpec, ...], inputs: Arrays) -> int:
-    """The batch size: length of the first axis where the model has a batch axis, else 1."""
-    if not first_axis_is_batch(specs):
-        return 1
-    return len(next(iter(inputs.values())))

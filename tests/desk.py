@@ -89,7 +89,7 @@ def open_desk(tmp_path: Path) -> Desk:
         lambda _, evidence: failing.append(evidence),
         metrics,
         inference_log(part_folder(tmp_path), metrics),
-        Statistics(),
+        Statistics(SystemClock()),
         SystemClock(),
     )
     return Desk(inference, model, routes, metrics, failing)

@@ -45,6 +45,9 @@ def promote(
     max_accuracy_drop: Annotated[float | None, typer.Option(help="Refuse one worse by more.")] = None,
     max_p95_ms: Annotated[float | None, typer.Option(help="Refuse a version slower than this.")] = None,
     max_memory_mb: Annotated[float | None, typer.Option(help="Refuse a version larger than this.")] = None,
+    min_throughput: Annotated[
+        float | None, typer.Option(help="Refuse one with fewer rows per second.")
+    ] = None,
     allow_signature_change: Annotated[
         bool, typer.Option("--allow-signature-change", help="Let names, types and ranks change.")
     ] = False,
@@ -61,6 +64,7 @@ def promote(
         "max_accuracy_drop": max_accuracy_drop,
         "max_p95_ms": max_p95_ms,
         "max_memory_mb": max_memory_mb,
+        "min_throughput": min_throughput,
     }
     policy = {name: limit for name, limit in limits.items() if limit is not None}
     policy |= {"allow_signature_change": True} if allow_signature_change else {}

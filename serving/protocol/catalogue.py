@@ -79,7 +79,7 @@ class Catalogue:
         else:
             names = [model] if model is not None else self._routes.names()
             versions = [version for name in names for version in self._routes.of(name).all()]
-        stats = [model_stats(version, self._statistics.of(version.ref)) for version in versions]
+        stats = [model_stats(version, self._statistics) for version in versions]
         return {"model_stats": stats}
 
     def index(self, *, only_ready: bool) -> list[dict[str, str]]:

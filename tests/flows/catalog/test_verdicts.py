@@ -5,9 +5,10 @@ from uuid import uuid4
 
 import pytest
 
-from flows.rollout.direct import Parts
+from flows.benchmark_model import benchmarker
 from flows.rollout.keeper import holder_of
 from flows.rollout.outcome import Outcome, Verdict
+from flows.rollout.parts import Parts
 from flows.rollout.promotion import Asked, record, work
 from flows.validate_model import validator
 from flows.wiring import wired
@@ -68,7 +69,14 @@ def promoted(place: Bench, version: str) -> Outcome:
         asked = Asked(model=place.model.name, version=version, asked_at=wiring.clock.now(), by="anna")
         entry = record(wiring.engine, wiring.registry, asked, wiring.clock)
         assert isinstance(entry, Entry), entry
-        parts = Parts(wiring.engine, wiring.registry, wiring.guard, wiring.clock, validator(wiring))
+        parts = Parts(
+            wiring.engine,
+            wiring.registry,
+            wiring.guard,
+            wiring.clock,
+            validator(wiring),
+            benchmarker(wiring),
+        )
         outcome = work(entry.rollout, parts, wiring.leases, holder_of(uuid4().hex), lambda sentence: None)
         assert wiring.registry.alias(place.model.name, Alias.CHALLENGER) is None
         return outcome
