@@ -100,6 +100,17 @@ class FlowSettings(StoreSettings):
         100, gt=1, description="Fewest rows on each side of a drift check; below it there is no verdict."
     )
 
+    model_quiet_seconds: float = Field(
+        10.0, ge=0, le=60, description="How long a model file must stay unchanged before it is looked into."
+    )
+    register_seconds: float = Field(
+        120.0, gt=0, description="Longest time that checking one model file may take."
+    )
+    register_memory_mb: float = Field(
+        4096.0, gt=0, description="Most memory that loading one model file may take while it is checked."
+    )
+    max_model_mb: int = Field(8192, gt=0, description="Largest model file that is registered.")
+
     @model_validator(mode="before")
     @classmethod
     def _serving_url_from_address(cls, values: dict[str, Any]) -> dict[str, Any]:

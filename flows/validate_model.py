@@ -4,6 +4,7 @@ Also the validator that `promote-model` works with, so that both judge by the sa
 """
 
 import getpass
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
+from flows.catalog.descriptions import Descriptions
 from flows.catalog.policy import ValidationPolicy, policy_of
 from flows.catalog.render import headline, markdown, rows
 from flows.catalog.report import ValidationReport, mark, record
@@ -21,6 +23,8 @@ from flows.wiring import Wiring, wired
 from serving.core.errors import NotServed, SignalboxError
 from serving.core.model import VersionRef
 from serving.store.rollouts import Rollout
+
+log = logging.getLogger(__name__)
 
 # Parameters of an event trigger arrive as text, those of a command line as numbers.
 Parameter = float | int | str | None
@@ -64,6 +68,7 @@ def validate_model(
             report = run(_request(wiring, ref, policy, rival), wiring.settings, wiring.clock)
             record(wiring.engine, report, actor)
             mark(wiring.registry, report)
+            _describe(wiring, VersionRef(report.model, report.version))
         except NotServed as error:
             return Failed(name="Refused", message=str(error))
         except SignalboxError as error:
@@ -82,9 +87,20 @@ def validator(wiring: Wiring) -> Callable[[Rollout, str | None], ValidationRepor
         request = _request(wiring, ref, policy_of(rollout.policy), champion)
         report = run(request, wiring.settings, wiring.clock)
         record(wiring.engine, report, rollout.requested_by)
+        if report.passed:
+            _describe(wiring, ref)
         return report
 
     return validate
+
+
+def _describe(wiring: Wiring, ref: VersionRef) -> None:
+    """Put a description on record where there is none, as of a version that was registered by hand."""
+    descriptions = Descriptions(wiring.settings, wiring.engine, wiring.client, wiring.registry)
+    try:
+        descriptions.of(wiring.registry.version(ref), wiring.clock.now())
+    except SignalboxError as error:
+        log.warning("version_not_described version=%s reason=%s", ref, error)
 
 
 def _request(wiring: Wiring, ref: VersionRef, policy: ValidationPolicy, champion: str | None) -> Validation:

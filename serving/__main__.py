@@ -1,18 +1,23 @@
 """`python -m serving`: read the settings, run the server, stop it without losing a request."""
 
+import asyncio
 import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
+from typing import Any, Protocol, cast
 
 import uvicorn
 import uvloop
 from pydantic import ValidationError
 
-from serving.api.access import KeyFile
+from serving.api.keyring import AdminKeyFile, KeyMirror, Keyring
 from serving.app import Server, running
 from serving.core.errors import SignalboxError
 from serving.settings import ServingSettings
+
+log = logging.getLogger(__name__)
 
 
 def main() -> int:
@@ -30,11 +35,43 @@ def main() -> int:
         return 1
 
 
+class Beside(Protocol):
+    """A transport beside HTTP, drained together with it."""
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Take nothing new, finish what was accepted."""
+        ...
+
+
 async def _serve(settings: ServingSettings) -> int:
+    # gRPC takes a moment to import, which it does while the models load.
+    importing = asyncio.create_task(asyncio.to_thread(_import_rpc, settings))
     async with running(settings) as server:
-        http = DrainingServer(_config(settings, server), server)
+        beside = await _start_rpc(settings, server, await importing)
+        http = DrainingServer(_config(settings, server), server, beside)
         await http.serve()
+        if not http.started and beside is not None:
+            await beside.stop(0.0)
         return 0 if http.started else 1
+
+
+def _import_rpc(settings: ServingSettings) -> Any:
+    return import_module("serving.rpc.server") if settings.grpc_port else None
+
+
+async def _start_rpc(settings: ServingSettings, server: Server, rpc: Any) -> Beside | None:
+    """The started gRPC server. A taken port is an error where somebody chose it, else gRPC is left out."""
+    if rpc is None:
+        return None
+    beside = rpc.RpcServer(server.backing)
+    try:
+        await beside.start(settings.host, settings.grpc_port)
+    except SignalboxError as error:
+        if "grpc_port" in settings.model_fields_set:
+            raise
+        log.warning("grpc_left_out reason=%s", error)
+        return None
+    return cast(Beside, beside)
 
 
 def _config(settings: ServingSettings, server: Server) -> uvicorn.Config:
@@ -56,9 +93,10 @@ def _config(settings: ServingSettings, server: Server) -> uvicorn.Config:
 class DrainingServer(uvicorn.Server):
     """Reports not-ready as soon as it is told to stop, then finishes what it accepted."""
 
-    def __init__(self, config: uvicorn.Config, server: Server) -> None:
+    def __init__(self, config: uvicorn.Config, server: Server, beside: Beside | None) -> None:
         super().__init__(config)
         self._readiness = server.readiness
+        self._beside = beside
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -69,12 +107,17 @@ class DrainingServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
         self._readiness.is_draining = True
-        await super().shutdown(None)
+        async with asyncio.TaskGroup() as drains:
+            drains.create_task(super().shutdown(None))
+            if self._beside is not None:
+                grace_seconds = float(self.config.timeout_graceful_shutdown or 0)
+                drains.create_task(self._beside.stop(grace_seconds))
 
 
 def _refuse_open_door(settings: ServingSettings) -> None:
     """Beyond loopback nothing is served without a key to check."""
-    if not settings.is_loopback and KeyFile(settings.admin_key_file).digest() is None:
+    keyring = Keyring(AdminKeyFile(settings.admin_key_file).digest, KeyMirror(settings.key_mirror_file))
+    if not settings.is_loopback and keyring.is_empty:
         raise SignalboxError(
             f"SIGNALBOX_HOST={settings.host} is reachable by others, but there is no "
             f"key in {settings.admin_key_file} that only its owner can read; create one (mode 0600), "

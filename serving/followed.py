@@ -63,6 +63,7 @@ class FollowedModel:
     task: asyncio.Task[None] | None = None
     preparing: Preparing | None = None
     kept: list[LoadedVersion] = field(default_factory=list)
+    by_hand: dict[str, LoadedVersion] = field(default_factory=dict)
     is_answering: bool = False
 
     @property
@@ -84,7 +85,8 @@ class FollowedModel:
 
     def in_use(self) -> list[LoadedVersion]:
         """Versions that must stay in memory."""
-        return [*self.served.values(), *([self.previous] if self.previous is not None else []), *self.kept]
+        standing_in = [self.previous] if self.previous is not None else []
+        return [*self.served.values(), *standing_in, *self.by_hand.values(), *self.kept]
 
     @contextmanager
     def keeping(self, version: LoadedVersion) -> Iterator[None]:
@@ -96,7 +98,7 @@ class FollowedModel:
             self.kept.remove(version)
 
     def routes(self) -> ModelRoutes:
-        return ModelRoutes(by_alias=dict(self.served), previous=self.previous)
+        return ModelRoutes(dict(self.served), self.previous, dict(self.by_hand))
 
     def as_restored(self) -> RegisteredModel | None:
         """What the registry named when this model was last served, as far as the local record tells."""
@@ -166,6 +168,7 @@ class FollowedModel:
             champions=tuple(self.champions),
             watch=WatchRecord(watch.version, watch.previous, watch.by_hand, watch.until) if watch else None,
             orphaned_since=self.orphaned_since,
+            by_hand=tuple(as_served(version, cache_folder) for version in self.by_hand.values()),
         )
 
 
@@ -184,7 +187,8 @@ class Visibility:
     async def publish(self, model: FollowedModel) -> None:
         """Call with the model's lock held. Raises `StoreUnavailable` when the disk refuses; nothing shows."""
         async with self._writing:
-            records = {m.name: m.record(self._cache_folder) for m in self._models.values() if m.served}
+            answering = [m for m in self._models.values() if m.served or m.by_hand]
+            records = {m.name: m.record(self._cache_folder) for m in answering}
             try:
                 await asyncio.to_thread(self._record.write, records)
             except OSError as error:

@@ -130,7 +130,7 @@ class Follower:
         self._exchange.soon()
         for model in self._models.values():
             if self._overrides.of(model.name):
-                self._pursue(model)
+                self.pursue(model)
 
     def _note_registry(self, problem: str | None) -> None:
         if (problem is None) != (self.registry_problem is None):
@@ -139,10 +139,10 @@ class Follower:
 
     def _follow(self, model: FollowedModel, registered: RegisteredModel | None) -> None:
         model.registered = registered
-        self._pursue(model)
+        self.pursue(model)
         self._after_turn(model)
 
-    def _pursue(self, model: FollowedModel) -> None:
+    def pursue(self, model: FollowedModel) -> None:
         wanted = self.wanted(model)
         if model.preparing is not None and wanted.get(model.preparing.alias) != model.preparing.key:
             self._abandon(model)

@@ -6,22 +6,24 @@ the fallback answers the same input within the same deadline, and the failure co
 
 import asyncio
 import logging
-import traceback
+import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from hashlib import sha256
 
 import numpy as np
 
+from serving.batcher import Timing
 from serving.core.clock import Clock
 from serving.core.errors import DeadlineExceeded, InvalidRequest, ModelFailed
 from serving.core.model import Alias, TensorSpec, Variant
+from serving.failures import report_failure
 from serving.followed import FollowedModel
 from serving.formats.selftest import output_problem
 from serving.pool import LoadedVersion
-from serving.protocol.tensors import first_non_finite
+from serving.protocol.json_data import first_non_finite
 from serving.routes import Route, Routes
+from serving.telemetry.counters import Statistics
 from serving.telemetry.inference_log import InferenceLog, first_axis_is_batch
 from serving.telemetry.metrics import Metrics
 from serving.watch import Evidence
@@ -29,6 +31,8 @@ from serving.watch import Evidence
 log = logging.getLogger(__name__)
 
 Arrays = Mapping[str, np.ndarray]
+# All outputs, none of them, or those of these names.
+Finite = bool | frozenset[str]
 
 # A version with a stand-in gets half of a request's time, so that the other can still answer.
 _FIRST_SHARE = 0.5
@@ -37,12 +41,20 @@ _FAIR_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Outputs, and who gave them. `alias` is the one the request was routed by, if any."""
+    """Outputs, and who gave them. `alias` is the one the request was routed by, if any.
+
+    `timing` is of the execution that gave them; its `rows` are the batch size.
+    """
 
     outputs: dict[str, np.ndarray]
     version: LoadedVersion
     variant: Variant
     alias: str | None
+    timing: Timing | None = None
+
+    @property
+    def rows(self) -> int:
+        return self.timing.rows if self.timing is not None else 1
 
 
 class Inference:
@@ -55,6 +67,7 @@ class Inference:
         on_failing: Callable[[FollowedModel, Evidence], None],
         metrics: Metrics,
         inference_log: InferenceLog,
+        statistics: Statistics,
         clock: Clock,
     ) -> None:
         self._routes = routes
@@ -62,6 +75,7 @@ class Inference:
         self._on_failing = on_failing
         self._metrics = metrics
         self._log = inference_log
+        self._statistics = statistics
         self._clock = clock
 
     def route(self, model: str, address: str | None) -> Route:
@@ -74,21 +88,27 @@ class Inference:
         *,
         deadline: float,
         request_id: str,
-        finite: bool,
+        finite: Finite,
     ) -> Answer:
         """Answer one request.
 
         `read` turns the request into arrays that fit a version's input specs, or raises `InvalidRequest`.
-        `deadline` is a moment of the monotonic clock. With `finite`, an answer that holds NaN or infinity
-        is not given: it is the version's failure where the fallback's answer is finite, else the input's.
+        `deadline` is a moment of the monotonic clock. An answer that holds NaN or infinity in an output
+        that must be `finite` is not given: it is the version's failure where the fallback's answer is
+        finite, else the input's.
         """
+        arrived_ns = time.perf_counter_ns()
         inputs = read(route.version.model.inputs)
+        read_ns = time.perf_counter_ns() - arrived_ns
+        is_batched = first_axis_is_batch(route.version.model.inputs)
         started = self._clock.monotonic()
         status = "failed"
         answered = Answer({}, route.version, route.variant, route.alias)
         try:
             with route.fallback.held() if route.fallback is not None else nullcontext():
                 answered = await self._answer(route, inputs, read, deadline, request_id, finite)
+            if is_batched and answered.timing is not None:
+                answered.timing.rows = len(next(iter(inputs.values())))
             status = "ok"
             return answered
         except InvalidRequest:
@@ -97,9 +117,13 @@ class Inference:
         except DeadlineExceeded:
             status = "timeout"
             raise
+        except asyncio.CancelledError:  # the caller hung up, which is nobody's failure
+            status = "cancelled"
+            raise
         finally:
             seconds = self._clock.monotonic() - started
             self._metrics.answered(answered.version.ref, answered.variant, status, seconds)
+            self._account(answered, status, read_ns, time.perf_counter_ns() - arrived_ns)
             if route.variant is not Variant.PROBE:
                 self._log.record(
                     answered.version.ref,
@@ -109,8 +133,31 @@ class Inference:
                     seconds,
                     inputs,
                     answered.outputs,
-                    first_axis_is_batch(route.version.model.inputs),
+                    is_batched,
                 )
+
+    def rendered(self, answer: Answer, began_ns: int) -> None:
+        """Account the time since `began_ns` of the performance counter, spent on sending the answer."""
+        ns = time.perf_counter_ns() - began_ns
+        executed_rows = answer.timing.executed_rows if answer.timing is not None else answer.rows
+        self._statistics.of(answer.version.ref).count_rendered(executed_rows, ns)
+
+    def _account(self, answer: Answer, status: str, read_ns: int, total_ns: int) -> None:
+        statistics = self._statistics.of(answer.version.ref)
+        timing = answer.timing
+        if status == "ok" and timing is not None:
+            statistics.count(
+                self._clock.monotonic(),
+                answer.rows,
+                input_ns=read_ns,
+                queue_ns=timing.begun_ns - timing.asked_ns,
+                infer_ns=timing.done_ns - timing.begun_ns,
+                total_ns=total_ns,
+            )
+            if timing.leads:
+                statistics.count_execution(timing.executed_rows, read_ns, timing.done_ns - timing.begun_ns)
+        elif status != "cancelled":
+            statistics.count_failed(total_ns)
 
     async def _answer(
         self,
@@ -119,24 +166,25 @@ class Inference:
         read: Callable[[tuple[TensorSpec, ...]], Arrays],
         deadline: float,
         request_id: str,
-        finite: bool,
+        finite: Finite,
     ) -> Answer:
         began = self._clock.monotonic()
         share = deadline if route.fallback is None else began + (deadline - began) * _FIRST_SHARE
+        timing = Timing()
         try:
-            outputs = await self._run(route.version, inputs, share)
+            outputs = await self._run(route.version, inputs, share, timing)
         except ModelFailed as failure:
-            _report(failure, route.version, inputs, request_id)
+            report_failure(failure, route.version, inputs, request_id)
             return await self._stand_in(route, failure, read, deadline, request_id, is_fair=True)
         except DeadlineExceeded as late:
             log.warning("inference_late request_id=%s version=%s", request_id, route.version.ref)
             is_fair = share - began >= _FAIR_SECONDS
             return await self._stand_in(route, late, read, deadline, request_id, is_fair=is_fair)
-        culprit = first_non_finite(outputs) if finite else None
+        culprit = _culprit(outputs, finite)
         if culprit is not None:
-            return await self._second_opinion(route, culprit, read, deadline, request_id)
+            return await self._second_opinion(route, culprit, read, deadline, request_id, finite)
         self._count(route, failed=False)
-        return Answer(outputs, route.version, route.variant, route.alias)
+        return Answer(outputs, route.version, route.variant, route.alias, timing)
 
     async def _stand_in(
         self,
@@ -170,11 +218,12 @@ class Inference:
         read: Callable[[tuple[TensorSpec, ...]], Arrays],
         deadline: float,
         request_id: str,
+        finite: Finite,
     ) -> Answer:
         """Whose fault a non-finite output is: the version's only if the fallback's answer is finite."""
         if route.fallback is not None:
             answer = await self._fallback_answer(route, route.fallback, read, deadline, request_id)
-            if answer is not None and first_non_finite(answer.outputs) is None:
+            if answer is not None and _culprit(answer.outputs, finite) is None:
                 self._count(route, failed=True)
                 return answer
         self._count(route, failed=False)
@@ -189,20 +238,24 @@ class Inference:
         request_id: str,
     ) -> Answer | None:
         inputs: Arrays = {}
+        timing = Timing()
         try:
             inputs = read(fallback.model.inputs)
-            outputs = await self._run(fallback, inputs, deadline)
+            outputs = await self._run(fallback, inputs, deadline, timing)
         except (InvalidRequest, DeadlineExceeded):
             return None
         except ModelFailed as failure:
-            _report(failure, fallback, inputs, request_id)
+            report_failure(failure, fallback, inputs, request_id)
             return None
-        return Answer(outputs, fallback, Variant.FALLBACK, route.alias)
+        return Answer(outputs, fallback, Variant.FALLBACK, route.alias, timing)
 
-    async def _run(self, version: LoadedVersion, inputs: Arrays, deadline: float) -> dict[str, np.ndarray]:
+    async def _run(
+        self, version: LoadedVersion, inputs: Arrays, deadline: float, timing: Timing
+    ) -> dict[str, np.ndarray]:
+        timing.asked_ns = time.perf_counter_ns()
         try:
             async with asyncio.timeout(deadline - self._clock.monotonic()):
-                outputs = await version.run(inputs)
+                outputs = await version.run(inputs, deadline, timing)
         except TimeoutError:
             raise DeadlineExceeded(f"version {version.ref} did not answer before the deadline") from None
         if (problem := output_problem(version.model.outputs, outputs)) is not None:
@@ -210,7 +263,9 @@ class Inference:
         return outputs
 
     def _count(self, route: Route, *, failed: bool) -> None:
-        """Account an answer to the champion it was routed to; other routes are nobody's evidence."""
+        """Account an answer to the version it was routed to; only a champion's is evidence for a verdict."""
+        if route.variant is not Variant.PROBE:
+            self._metrics.judged(route.version.ref, failed=failed)
         if route.variant is not Variant.CHAMPION:
             return
         followed = self._models.get(route.version.ref.model)
@@ -222,21 +277,10 @@ class Inference:
             self._on_failing(followed, evidence)
 
 
-def _report(failure: ModelFailed, version: LoadedVersion, inputs: Arrays, request_id: str) -> None:
-    """Log what an answer must not show: the error's class, where it arose, and what went in."""
-    cause = failure.__cause__
-    tail = traceback.extract_tb(cause.__traceback__)[-1:] if cause is not None else []
-    where = [f"{frame.filename}:{frame.name}" for frame in tail]
-    marks = (str(version.ref), type(cause or failure).__name__, *where)
-    fingerprint = sha256("\n".join(marks).encode()).hexdigest()[:12]
-    shapes = {name: f"{array.dtype}{list(array.shape)}" for name, array in inputs.items()}
-    frames = "".join(traceback.format_exception(cause)) if cause is not None else ""
-    log.error(
-        "inference_failed request_id=%s version=%s fingerprint=%s error=%s inputs=%s\n%s",
-        request_id,
-        version.ref,
-        fingerprint,
-        failure,
-        shapes,
-        frames,
-    )
+def _culprit(outputs: Arrays, finite: Finite) -> str | None:
+    """The first output that must be finite and is not."""
+    if not finite:
+        return None
+    if finite is True:
+        return first_non_finite(outputs)
+    return first_non_finite({name: array for name, array in outputs.items() if name in finite})

@@ -33,6 +33,9 @@ async def restore(
             version = served.version if override is None else override.answer_with
             if (loaded := await _reload(name, version, known, library)) is not None:
                 model.served[alias] = loaded
+        for served in record.by_hand:
+            if (loaded := await _reload(name, served.version, [served], library)) is not None:
+                model.by_hand[served.version] = loaded
         _forget_failed(model, record, overrides.laid_for(name, Alias.CHAMPION))
         if model.previous_record is not None:
             model.previous = await _reload(name, model.previous_record.version, known, library)

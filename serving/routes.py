@@ -23,21 +23,31 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class ModelRoutes:
-    """What one model answers with now. `previous` is the fallback on serving's own record."""
+    """What one model answers with now.
+
+    `previous` is the fallback on serving's own record, `by_hand` what an admin loaded by number.
+    """
 
     by_alias: Mapping[str, LoadedVersion] = field(default_factory=dict)
     previous: LoadedVersion | None = None
+    by_hand: Mapping[str, LoadedVersion] = field(default_factory=dict)
 
     @property
     def champion(self) -> LoadedVersion | None:
         return self.by_alias.get(Alias.CHAMPION)
 
     def by_version(self, version: str) -> LoadedVersion | None:
-        return next((v for v in self.by_alias.values() if v.ref.version == version), None)
+        named = next((v for v in self.by_alias.values() if v.ref.version == version), None)
+        return named if named is not None else self.by_hand.get(version)
+
+    def all(self) -> list[LoadedVersion]:
+        """The versions that may be addressed, ascending."""
+        versions = dict(self.by_hand) | {v.ref.version: v for v in self.by_alias.values()}
+        return [versions[number] for number in sorted(versions, key=int)]
 
     def versions(self) -> list[str]:
-        """Version numbers that may be addressed, ascending."""
-        return sorted({v.ref.version for v in self.by_alias.values()}, key=int)
+        """Their numbers."""
+        return [version.ref.version for version in self.all()]
 
     def addresses(self) -> list[str]:
         """Everything that may stand in a request's place for the version."""
@@ -51,7 +61,7 @@ class Routes:
         self._models: dict[str, ModelRoutes] = {}
 
     def publish(self, model: str, routes: ModelRoutes) -> None:
-        if routes.by_alias:
+        if routes.by_alias or routes.by_hand:
             self._models[model] = routes
         else:
             self._models.pop(model, None)

@@ -12,6 +12,8 @@ import numpy as np
 
 from serving.api.access import Access
 from serving.api.edge import App, Edge
+from serving.api.keyring import KeyMirror, Keyring
+from serving.api.rate import RateLimits
 from serving.core.clock import SystemClock
 from serving.core.datatypes import Array
 from serving.core.errors import InvalidRequest
@@ -21,7 +23,9 @@ from serving.followed import FollowedModel
 from serving.inference import Answer, Inference
 from serving.pool import LoadedVersion
 from serving.protocol.infer import InferEndpoint
+from serving.protocol.scoring import ScoringEndpoint
 from serving.routes import Routes
+from serving.telemetry.counters import Statistics
 from serving.telemetry.metrics import Metrics
 from serving.watch import Evidence
 from tests.logged import inference_log, part_folder
@@ -85,6 +89,7 @@ def open_desk(tmp_path: Path) -> Desk:
         lambda _, evidence: failing.append(evidence),
         metrics,
         inference_log(part_folder(tmp_path), metrics),
+        Statistics(SystemClock()),
         SystemClock(),
     )
     return Desk(inference, model, routes, metrics, failing)
@@ -92,6 +97,15 @@ def open_desk(tmp_path: Path) -> Desk:
 
 async def nothing_behind(scope: object, receive: object, send: object) -> None:
     raise AssertionError("this request was inference's")
+
+
+def open_access(*, require_infer_key: bool = False) -> Access:
+    """The rules on loopback, where no key exists."""
+    clock = SystemClock()
+    keyring = Keyring(lambda: None, KeyMirror(Path("there-is-none")))
+    return Access(
+        keyring, RateLimits(clock), clock, is_loopback=True, require_infer_key=require_infer_key, hosts=""
+    )
 
 
 def client(
@@ -109,6 +123,12 @@ def client(
         max_body_bytes=max_body_bytes,
         timeout_seconds=timeout_seconds,
     )
-    access = Access(lambda: None, is_loopback=True, require_infer_key=require_infer_key, hosts="")
-    transport = httpx.ASGITransport(cast(Any, Edge(access, endpoint, behind)))
+    access = open_access(require_infer_key=require_infer_key)
+    scoring = ScoringEndpoint(
+        desk.inference,
+        desk.routes.names,
+        max_body_bytes=max_body_bytes,
+        timeout_seconds=timeout_seconds,
+    )
+    transport = httpx.ASGITransport(cast(Any, Edge(access, endpoint, scoring, behind)))
     return httpx.AsyncClient(transport=transport, base_url="http://localhost:8080")

@@ -200,6 +200,7 @@ class ServingProcess:
         own = {
             "home": self.home,
             "port": self.port,
+            "grpc_port": 0,
             "mlflow_url": self.mlflow_url,
             "models": self.models,
             "poll_seconds": 0.25,

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -82,7 +83,7 @@ def _in_process(task: Task, work: Path, pause: Pause) -> Facts:
         try:
             exceeded = _watched(process.pid, task, facts_path, pause)
         finally:
-            code = _ended(process)
+            code = ended(process)
     facts = FACTS.validate_json(facts_path.read_bytes()) if facts_path.exists() else Facts()
     return replace(facts, interrupted=exceeded or _crash(code, log_path))
 
@@ -140,7 +141,7 @@ def _is_loading(facts_path: Path) -> bool:
     return step is not None and step.doing.startswith("loading")
 
 
-def _ended(process: subprocess.Popen[bytes]) -> int:
+def ended(process: "subprocess.Popen[Any]") -> int:
     """End whatever is left of the process and its group, and give its exit code.
 
     Not reaped before: until then nobody else can have its number.

@@ -1,5 +1,6 @@
 """A validation report for people: one sentence, table rows, and Markdown for a Prefect artifact."""
 
+from flows.catalog.markdown import plain as _plain
 from flows.catalog.report import ValidationReport, headline
 from flows.catalog.verdict import Check, Verdict
 
@@ -40,9 +41,3 @@ def markdown(report: ValidationReport) -> str:
 
 def _title(check: Check) -> str:
     return check.name.replace("_", " ")
-
-
-def _plain(text: str) -> str:
-    """Text that Markdown shows as it stands."""
-    flat = " ".join(text.split())
-    return flat.replace("\\", "\\\\").replace("|", "\\|").replace("`", "'").replace("<", "&lt;")

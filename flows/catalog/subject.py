@@ -16,7 +16,7 @@ from serving.core.datatypes import Array, is_finite
 from serving.core.errors import ArtifactRefused
 from serving.core.model import TensorSpec
 from serving.formats.artifact import Artifact, inspect_artifact, payload_digest
-from serving.formats.loader import LoadedModel, adapter
+from serving.formats.loader import LoadedModel, import_adapter
 from serving.formats.selftest import output_problem
 
 
@@ -81,7 +81,7 @@ def bring_in(side: Side, root: Path, version: str, threads: int, digest: str | N
             problem = f"its files have digest {measured[:12]}, the registry recorded {digest[:12]}"
             raise ArtifactRefused(problem, next_step="register the changed files as a new version")
         # What the library itself takes is not the version's cost.
-        runtime = adapter(artifact.format)
+        runtime = import_adapter(artifact.format)
         before_bytes, started = resident_bytes(), perf_counter()
         model = runtime.load(artifact, threads)
     except ArtifactRefused as error:

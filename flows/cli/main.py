@@ -15,8 +15,10 @@ from flows.cli.db import db_app
 from flows.cli.down import down
 from flows.cli.drift import drift
 from flows.cli.health import health
-from flows.cli.models import models
+from flows.cli.keys import keys_app
+from flows.cli.models import models_app
 from flows.cli.promote import promote
+from flows.cli.register import register_file
 from flows.cli.rollback import rollback
 from flows.cli.rollouts import rollouts
 from flows.cli.serve import serve
@@ -36,7 +38,6 @@ for command in (
     down,
     status,
     serve,
-    models,
     promote,
     rollouts,
     rollback,
@@ -46,9 +47,12 @@ for command in (
     benchmark,
 ):
     app.command()(command)
+app.command(name="register")(register_file)
 app.add_typer(alerts_app, name="alerts")
 app.add_typer(audit_app, name="audit")
 app.add_typer(db_app, name="db")
+app.add_typer(keys_app, name="keys")
+app.add_typer(models_app, name="models")
 
 
 @app.command()

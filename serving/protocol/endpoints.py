@@ -1,28 +1,42 @@
-"""The Open Inference Protocol's other calls: health, metadata, repository index.
+"""The Open Inference Protocol's other calls: health, metadata, configuration, statistics, repository.
 
-Source: Open Inference Protocol v2 (REST) and Triton's model repository extension.
+Source: Open Inference Protocol v2 (REST) and Triton's extensions.
 """
 
-from collections.abc import Mapping
-from importlib.metadata import version as installed_version
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from serving.core.errors import InvalidRequest
-from serving.followed import FollowedModel
-from serving.pool import LoadedVersion
-from serving.readiness import Readiness
-from serving.routes import Routes
-
-EXTENSIONS = ("model_repository",)
+from serving.protocol.catalogue import Catalogue
+from serving.protocol.repository import read_load, read_unload
 
 
-def protocol_routes(routes: Routes, models: Mapping[str, FollowedModel], readiness: Readiness) -> APIRouter:
+class Repository(Protocol):
+    """Loads versions nobody's alias names, and lets go of them. `version` None means all in question."""
+
+    async def load(self, model: str, version: str | None, actor: str) -> None:
+        """Returns once it answers. Raises what keeps it from answering."""
+        ...
+
+    async def unload(self, model: str, version: str | None, actor: str) -> None:
+        """Raises `ChangeRefused` for what an alias names, `NotServed` for what is not loaded."""
+        ...
+
+
+def protocol_routes(catalogue: Catalogue, repository: Repository) -> APIRouter:
     """The router for `/v2` without inference."""
     router = APIRouter(tags=["Open Inference Protocol"])
+    router.include_router(_server_routes(catalogue))
+    router.include_router(_model_routes(catalogue))
+    router.include_router(_repository_routes(catalogue, repository))
+    return router
+
+
+def _server_routes(catalogue: Catalogue) -> APIRouter:
+    router = APIRouter()
 
     @router.get("/v2/health/live")
     async def live() -> dict[str, bool]:
@@ -30,7 +44,7 @@ def protocol_routes(routes: Routes, models: Mapping[str, FollowedModel], readine
 
     @router.get("/v2/health/ready")
     async def ready() -> Response:
-        waiting = readiness.waiting_for()
+        waiting = catalogue.waiting_for()
         body: dict[str, Any] = {"live": True, "ready": not waiting}
         if waiting:
             body["waiting_for"] = waiting
@@ -39,31 +53,65 @@ def protocol_routes(routes: Routes, models: Mapping[str, FollowedModel], readine
     @router.get("/v2")
     @router.get("/v2/", include_in_schema=False)
     async def server() -> dict[str, Any]:
-        return {
-            "name": "signalbox",
-            "version": installed_version("signalbox"),
-            "extensions": list(EXTENSIONS),
-        }
+        return catalogue.server()
+
+    return router
+
+
+def _model_routes(catalogue: Catalogue) -> APIRouter:
+    router = APIRouter()
 
     @router.get("/v2/models")
     async def names() -> dict[str, list[str]]:
-        return {"models": routes.names()}
+        return {"models": catalogue.names()}
+
+    # Before the metadata of a model, which would take `stats` for a name.
+    @router.get("/v2/models/stats")
+    @router.get("/v2/models/{model}/stats")
+    @router.get("/v2/models/{model}/versions/{version}/stats")
+    async def statistics(model: str | None = None, version: str | None = None) -> dict[str, Any]:
+        return catalogue.statistics(model, version)
 
     @router.get("/v2/models/{model}")
     @router.get("/v2/models/{model}/versions/{version}")
     async def metadata(model: str, version: str | None = None) -> dict[str, Any]:
-        route = routes.find(model, version)
-        return _metadata(route.version, routes.of(model).versions())
+        return catalogue.metadata(model, version)
+
+    @router.get("/v2/models/{model}/config")
+    @router.get("/v2/models/{model}/versions/{version}/config")
+    async def configuration(model: str, version: str | None = None) -> dict[str, Any]:
+        return catalogue.configuration(model, version)
 
     @router.get("/v2/models/{model}/ready")
     @router.get("/v2/models/{model}/versions/{version}/ready")
     async def model_ready(model: str, version: str | None = None) -> dict[str, Any]:
-        routes.find(model, version)
+        catalogue.check_ready(model, version)
         return {"name": model, "ready": True}
 
+    return router
+
+
+def _repository_routes(catalogue: Catalogue, repository: Repository) -> APIRouter:
+    router = APIRouter()
+
     @router.post("/v2/repository/index")
+    @router.post("/v2/repository/{repository_name}/index", include_in_schema=False)
     async def index(request: Request) -> list[dict[str, str]]:
-        return _index(models, only_ready=await _only_ready(request))
+        return catalogue.index(only_ready=await _only_ready(request))
+
+    @router.post("/v2/repository/models/{model}/load")
+    @router.post("/v2/repository/models/{model}/versions/{version}/load")
+    async def load(request: Request, model: str, version: str | None = None) -> Response:
+        wanted = read_load(await request.body(), version)
+        await repository.load(model, wanted, request.state.actor)
+        return Response(status_code=200)
+
+    @router.post("/v2/repository/models/{model}/unload")
+    @router.post("/v2/repository/models/{model}/versions/{version}/unload")
+    async def unload(request: Request, model: str, version: str | None = None) -> Response:
+        wanted = read_unload(await request.body(), version)
+        await repository.unload(model, wanted, request.state.actor)
+        return Response(status_code=200)
 
     return router
 
@@ -77,39 +125,3 @@ async def _only_ready(request: Request) -> bool:
     except ValueError as error:
         raise InvalidRequest(f'the body must be empty or {{"ready": true}}: {error}') from None
     return bool(options.get("ready", False))
-
-
-def _metadata(version: LoadedVersion, versions: list[str]) -> dict[str, Any]:
-    model = version.model
-    return {
-        "name": version.ref.model,
-        "versions": versions,
-        "platform": model.platform,
-        "inputs": [_tensor(spec.name, spec.datatype, spec.wire_shape) for spec in model.inputs],
-        "outputs": [_tensor(spec.name, spec.datatype, spec.wire_shape) for spec in model.outputs],
-        "properties": {"version": version.ref.version, "digest": version.provenance.digest},
-    }
-
-
-def _tensor(name: str, datatype: str, shape: list[int]) -> dict[str, Any]:
-    return {"name": name, "datatype": datatype, "shape": shape}
-
-
-def _index(models: Mapping[str, FollowedModel], *, only_ready: bool) -> list[dict[str, str]]:
-    entries = []
-    for name in sorted(models):
-        states = _states(models[name])
-        entries += [
-            {"name": name, "version": version, "state": state, "reason": reason}
-            for version, (state, reason) in sorted(states.items(), key=lambda item: int(item[0]))
-            if state == "READY" or not only_ready
-        ]
-    return entries
-
-
-def _states(model: FollowedModel) -> dict[str, tuple[str, str]]:
-    """State and reason by version; what is served is READY even where another alias refused it."""
-    states = {r.key.ref.version: ("UNAVAILABLE", r.reason) for r in model.refusals.values()}
-    if model.preparing is not None:
-        states[model.preparing.key.ref.version] = ("LOADING", f"wanted as {model.preparing.alias}")
-    return states | {loaded.ref.version: ("READY", "") for loaded in model.served.values()}

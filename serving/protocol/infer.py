@@ -1,27 +1,23 @@
 """The inference endpoint: bytes in, route, bytes out. The one hot path of the server.
 
-Source: Open Inference Protocol v2, REST inference. Binary tensors are not read yet; a request that
-carries them is told so.
+Source: Open Inference Protocol v2, REST inference, with Triton's binary tensors and compression.
 """
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import unquote
 
-import numpy as np
-import orjson
-
-from serving.api.body import Message, Receive, read_body
-from serving.core.errors import InvalidRequest
+from serving.api.body import Message, Receive
+from serving.api.encoding import packed, read_content, wanted_encoding
 from serving.core.health import Status
-from serving.core.model import TensorSpec
 from serving.inference import Answer, Inference
-from serving.protocol.tensors import check_request_inputs, encode_json, parse_body
+from serving.protocol.answer import Body, encode_answer
+from serving.protocol.deadline import timeout_seconds
+from serving.protocol.request import parse_request
 
 Send = Callable[[Message], Awaitable[None]]
-Output = TypeVar("Output")
-_KNOWN_FIELDS = frozenset({"id", "parameters", "inputs", "outputs"})
+_JSON_BYTES = "inference-header-content-length"
 
 
 class InferEndpoint:
@@ -37,12 +33,8 @@ class InferEndpoint:
     ) -> None:
         self._inference = inference
         self._health = health
-        self._max_body_bytes = max_body_bytes
         self._timeout_seconds = timeout_seconds
-
-    @property
-    def max_body_bytes(self) -> int:
-        return self._max_body_bytes
+        self.max_body_bytes = max_body_bytes
 
     async def __call__(
         self,
@@ -54,100 +46,48 @@ class InferEndpoint:
         send: Send,
     ) -> None:
         arrived = time.monotonic()
-        raw = await read_body(receive, headers, self._max_body_bytes)
-        if "inference-header-content-length" in headers:
-            raise InvalidRequest(
-                "binary tensor data is not supported by this server yet: send tensors as JSON "
-                "(tritonclient: binary_data=False)"
-            )
-        request = parse_body(raw)
-        _check_request(request)
+        raw = await read_content(receive, headers, self.max_body_bytes)
+        request = parse_request(raw, headers.get(_JSON_BYTES))
         model = unquote(quoted_model)
         route = self._inference.route(model, unquote(quoted_version) if quoted_version else None)
-        outputs = route.version.model.outputs
-        if outputs:
-            _chosen(request, {spec.name: spec for spec in outputs})
-        tensors = request.get("inputs")
-
-        def read(specs: tuple[TensorSpec, ...]) -> dict[str, np.ndarray]:
-            return check_request_inputs(tensors, specs)
-
-        deadline = arrived + _timeout_seconds(request, headers, self._timeout_seconds)
+        request.check_outputs(route.version.model.outputs)
+        timeout = headers.get("x-request-timeout")
         answer = await self._inference.infer(
-            route, read, deadline=deadline, request_id=request_id, finite=True
+            route,
+            request.read,
+            deadline=arrived + timeout_seconds(request.parameters, timeout, self._timeout_seconds),
+            request_id=request_id,
+            finite=request.must_be_finite,
         )
-        await _send_answer(send, answer, self._body(model, request, answer), request_id)
-
-    def _body(self, model: str, request: Mapping[str, Any], answer: Answer) -> bytes:
-        parameters: dict[str, Any] = {"variant": answer.variant, "health": self._health(model)}
-        if answer.alias is not None:
-            parameters["alias"] = answer.alias
-        body: dict[str, Any] = {
-            "model_name": model,
-            "model_version": answer.version.ref.version,
-            "parameters": parameters,
-            "outputs": [encode_json(name, array) for name, array in _chosen(request, answer.outputs)],
-        }
-        if "id" in request:
-            body["id"] = request["id"]
-        return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+        began_ns = time.perf_counter_ns()
+        body = encode_answer(model, request, answer, answer_parameters(answer, self._health(model)))
+        await send_answer(send, answer, body, request_id, headers.get("accept-encoding"))
+        self._inference.rendered(answer, began_ns)
 
 
-def _check_request(request: Mapping[str, Any]) -> None:
-    unknown = request.keys() - _KNOWN_FIELDS
-    if unknown:
-        raise InvalidRequest(f"unknown field '{min(unknown)}' in the request")
-    if not isinstance(request.get("id", ""), str):
-        raise InvalidRequest("'id' must be a string")
-    if not isinstance(request.get("parameters", {}), dict):
-        raise InvalidRequest("'parameters' must be an object")
+def answer_parameters(answer: Answer, health: Status) -> dict[str, Any]:
+    """What an answer tells about who gave it."""
+    parameters: dict[str, Any] = {"variant": answer.variant, "health": health}
+    if answer.alias is not None:
+        parameters["alias"] = answer.alias
+    return parameters
 
 
-def _chosen(request: Mapping[str, Any], outputs: Mapping[str, Output]) -> list[tuple[str, Output]]:
-    """The outputs the request names, in its order; all of them if it names none."""
-    asked = request.get("outputs")
-    if not asked:
-        return list(outputs.items())
-    chosen = []
-    for entry in asked if isinstance(asked, list) else [asked]:
-        name = entry.get("name") if isinstance(entry, dict) else None
-        if not isinstance(name, str) or name not in outputs:
-            raise InvalidRequest(f"unknown output; the model gives {', '.join(outputs)}", tensor=str(name))
-        chosen.append((name, outputs[name]))
-    return chosen
-
-
-def _timeout_seconds(request: Mapping[str, Any], headers: Mapping[str, str], default_seconds: float) -> float:
-    """The smallest of the server's, the request's (`timeout`, in microseconds) and the header's (seconds)."""
-    limits = [default_seconds]
-    microseconds = (request.get("parameters") or {}).get("timeout")
-    if microseconds is not None:
-        if type(microseconds) is not int or microseconds < 0:
-            raise InvalidRequest("parameter 'timeout' must be a whole number of microseconds")
-        limits += [microseconds / 1e6] if microseconds else []
-    header = headers.get("x-request-timeout")
-    if header is not None:
-        limits.append(_header_seconds(header))
-    return min(limits)
-
-
-def _header_seconds(header: str) -> float:
-    try:
-        seconds = float(header)
-    except ValueError:
-        raise InvalidRequest("X-Request-Timeout must be a number of seconds") from None
-    if not seconds > 0:
-        raise InvalidRequest("X-Request-Timeout must be more than 0 seconds")
-    return seconds
-
-
-async def _send_answer(send: Send, answer: Answer, body: bytes, request_id: str) -> None:
+async def send_answer(send: Send, answer: Answer, body: Body, request_id: str, accepted: str | None) -> None:
+    """Send it, compressed where the caller asks for that."""
+    content = body.content
     headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
+        (b"content-type", b"application/json" if body.json_bytes is None else b"application/octet-stream"),
         (b"x-model-version", answer.version.ref.version.encode()),
         (b"x-model-variant", answer.variant.encode()),
         (b"x-request-id", request_id.encode()),
     ]
+    if body.json_bytes is not None:
+        headers.append((_JSON_BYTES.encode(), str(body.json_bytes).encode()))
+    encoding = wanted_encoding(accepted, len(content))
+    if encoding is not None:
+        content = await packed(content, encoding)
+        headers += [(b"content-encoding", encoding.encode()), (b"vary", b"accept-encoding")]
+    headers.append((b"content-length", str(len(content)).encode()))
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.body", "body": content})

@@ -38,13 +38,15 @@ class WatchRecord:
 class ModelRecord:
     """`champions` are the versions that held the alias and were neither ejected nor rolled back.
 
-    Oldest first; the last one is the present champion, the one before it the fallback.
+    Oldest first; the last one is the present champion, the one before it the fallback. `by_hand` are the
+    versions an admin loaded by number.
     """
 
     aliases: Mapping[str, ServedVersion] = field(default_factory=dict)
     champions: tuple[ServedVersion, ...] = ()
     watch: WatchRecord | None = None
     orphaned_since: datetime | None = None
+    by_hand: tuple[ServedVersion, ...] = ()
 
 
 class Record:
@@ -83,4 +85,5 @@ def _model_record(raw: Mapping[str, Any]) -> ModelRecord:
         champions=tuple(ServedVersion(**version) for version in raw["champions"]),
         watch=WatchRecord(**watch | {"until": datetime.fromisoformat(watch["until"])}) if watch else None,
         orphaned_since=datetime.fromisoformat(orphaned_since) if orphaned_since else None,
+        by_hand=tuple(ServedVersion(**version) for version in raw.get("by_hand", ())),
     )

@@ -95,6 +95,10 @@ class Registry:
     def url(self) -> str:
         return str(self._client.base_url).rstrip("/")
 
+    def stored_tag(self, key: str) -> str:
+        """The name under which this environment's tag `key` is stored."""
+        return self._prefix + key
+
     def registered_models(self) -> dict[str, RegisteredModel]:
         """Every model that passes the name globs, by name."""
         models: dict[str, RegisteredModel] = {}

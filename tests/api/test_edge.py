@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from serving.api.access import ANONYMOUS
 from serving.api.body import Message, Receive
 from serving.api.edge import Send
 from serving.core.errors import NotServed
@@ -50,7 +51,20 @@ async def test_request_goes_on_with_its_actor_and_id(desk: Desk) -> None:
         answer = await http.post("/v2/repository/index", content=b"body", headers={"X-Request-Id": "r-1"})
     assert (answer.status_code, answer.content) == (200, b"body")
     assert answer.headers["x-request-id"] == "r-1"
-    assert behind.state == {"actor": "anonymous", "request_id": "r-1"}
+    assert behind.state == {"actor": "anonymous", "caller": ANONYMOUS, "request_id": "r-1"}
+
+
+@story
+async def test_every_answer_tells_browsers_to_keep_off(desk: Desk) -> None:
+    """Of the framework as of the door."""
+    async with client(desk, behind=Echo()) as http:
+        for answer in (
+            await http.post("/v2/repository/index", content=b""),
+            await http.get("/v2/models/digits/infer"),
+        ):
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            assert answer.headers["x-frame-options"] == "DENY"
+            assert "access-control-allow-origin" not in answer.headers
 
 
 @story
@@ -105,3 +119,19 @@ async def test_host_is_checked_before_anything_else(desk: Desk, host: str, statu
     """Health probes included."""
     async with client(desk, behind=Echo()) as http:
         assert (await http.get("/v2/health/live", headers={"Host": host})).status_code == status
+
+
+@pytest.mark.parametrize(
+    ("count", "value", "status"),
+    [(90, "x", 200), (101, "x", 431), (2, "x" * 17_000, 431), (1, "x" * 31_000, 200)],
+)
+@story
+async def test_headers_are_bounded_in_number_and_size(
+    desk: Desk, count: int, value: str, status: int
+) -> None:
+    """Before anything is done for them."""
+    async with client(desk, behind=Echo()) as http:
+        given = {f"x-{number}": value for number in range(count)}
+        answer = await http.get("/v2/health/live", headers=given)
+    assert answer.status_code == status
+    assert status == 200 or "headers are too many" in answer.json()["error"]

@@ -1,5 +1,6 @@
 """The Open Inference Protocol's other calls, over the whole application."""
 
+from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,13 @@ async def test_server_metadata_names_what_it_can(home: Path, double: MlflowDoubl
             status, body = await get(server, path)
             assert status == 200
             assert body["name"] == "signalbox"
-            assert body["extensions"] == ["model_repository"]
+            assert body["extensions"] == [
+                "binary_tensor_data",
+                "classification",
+                "model_configuration",
+                "model_repository",
+                "statistics",
+            ]
 
 
 @pytest.mark.parametrize(
@@ -74,7 +81,7 @@ async def test_address_that_does_not_exist_is_404_naming_what_does(home: Path, d
             ("m/versions/9", "champion"),
             ("m/versions/v2", "champion"),
         ):
-            for call in ("", "/ready"):
+            for call in ("", "/ready", "/config", "/stats"):
                 status, body = await get(server, f"/v2/models/{address}{call}")
                 assert (status, exists in body["error"]) == (404, True), address
 
@@ -106,6 +113,69 @@ async def test_index_tells_the_state_of_every_version_in_question(home: Path, do
         assert len(await index(b'{"ready": false}')) == 3
 
 
+@story
+async def test_index_answers_under_a_repository_name_too(home: Path, double: MlflowDouble) -> None:
+    """There is one repository, whatever it is called; it needs no more than reading."""
+    async with station(home, double) as server:
+        await server.serves("2")
+        answer = await server.http.post("/v2/repository/mine/index", content=b"")
+        assert [entry["version"] for entry in answer.json()] == ["1", "2"]
+
+
+@story
+async def test_configuration_is_of_the_version_addressed(home: Path, double: MlflowDouble) -> None:
+    """In Triton's shape; without batching the dims are the whole shape."""
+    async with station(home, double) as server:
+        await server.serves("2")
+        await server.serves("1", address="shadow")
+        status, body = await get(server, "/v2/models/m/config")
+        assert status == 200
+        digest = body.pop("parameters")["digest"]["string_value"]
+        assert body == {
+            "name": "m",
+            "platform": "onnx_onnxv1",
+            "backend": "onnxruntime",
+            "version_policy": {"specific": {"versions": [1, 2]}},
+            "max_batch_size": 0,
+            "input": [{"name": "x", "data_type": "TYPE_FP32", "dims": [-1, 3]}],
+            "output": [{"name": "y", "data_type": "TYPE_FP32", "dims": [-1, 3]}],
+            "instance_group": [{"name": "m", "kind": "KIND_CPU", "count": 1}],
+            "default_model_filename": "model.onnx",
+        }
+        _, other = await get(server, "/v2/models/m/versions/shadow/config")
+        assert other["parameters"]["digest"]["string_value"] != digest
+
+
+@story
+async def test_statistics_count_what_was_answered(home: Path, double: MlflowDouble) -> None:
+    """Of one version, of a model, of all; rows apart from requests, failures apart from answers."""
+    async with station(home, double, probe_seconds=600) as server:
+        await server.serves("2")
+        await server.serves("1", address="shadow")
+        [before] = (await get(server, "/v2/models/m/versions/2/stats"))[1]["model_stats"]
+        rows = {"name": "x", "shape": [4, 3], "datatype": "FP32", "data": [0.5] * 12}
+        for _ in range(3):
+            assert (await server.http.post("/v2/models/m/infer", json={"inputs": [rows]})).status_code == 200
+        late = {"inputs": [rows], "parameters": {"timeout": 1}}
+        assert (await server.http.post("/v2/models/m/infer", json=late)).status_code == 504
+        [after] = (await get(server, "/v2/models/m/versions/champion/stats"))[1]["model_stats"]
+        assert (after["name"], after["version"]) == ("m", "2")
+        assert after["inference_count"] - before["inference_count"] == 12
+        assert after["execution_count"] - before["execution_count"] == 3
+        assert after["last_inference"] >= before["last_inference"] > 1_700_000_000_000
+        spent = after["inference_stats"]
+        assert spent["fail"]["count"] == 1
+        for part in ("success", "queue", "compute_input", "compute_infer", "compute_output"):
+            assert spent[part]["count"] - before["inference_stats"][part]["count"] == 3
+        parts = sum(spent[p]["ns"] for p in ("queue", "compute_input", "compute_infer", "compute_output"))
+        assert 0 < parts <= spent["success"]["ns"]
+        [of_four] = [batch for batch in after["batch_stats"] if batch["batch_size"] == 4]
+        assert of_four["compute_infer"]["count"] == of_four["compute_output"]["count"] == 3
+        for path in ("/v2/models/m/stats", "/v2/models/stats"):
+            told = (await get(server, path))[1]["model_stats"]
+            assert [(entry["name"], entry["version"]) for entry in told] == [("m", "1"), ("m", "2")]
+
+
 @pytest.mark.parametrize("content", [b"{", b"[]", b"7", b"\xff"])
 @story
 async def test_index_is_refused_when_its_options_are_no_object(
@@ -116,6 +186,19 @@ async def test_index_is_refused_when_its_options_are_no_object(
         answer = await server.http.post("/v2/repository/index", content=content)
         assert answer.status_code == 400
         assert "the body must be empty or" in answer.json()["error"]
+
+
+@story
+async def test_server_answers_what_mlflows_own_does(home: Path, double: MlflowDouble) -> None:
+    """Ping and health for its probes, the version its client asks for."""
+    async with station(home, double) as server:
+        await server.serves("2")
+        for path in ("/ping", "/health"):
+            answer = await server.http.get(path)
+            assert (answer.status_code, answer.content) == (200, b"\n")
+        assert (await server.http.get("/version")).text == installed_version("mlflow")
+        server.server.readiness.is_draining = True
+        assert (await server.http.get("/ping")).status_code == 503
 
 
 ERRORS = (

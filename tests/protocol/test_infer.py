@@ -199,15 +199,30 @@ async def test_infer_gives_the_outputs_that_were_asked_for(
     assert [output["name"] for output in body["outputs"]] == names
 
 
-@pytest.mark.parametrize("outputs", [[{"name": "nope"}], [{}], ["y"], "y", [7], [{"name": None}]])
+@pytest.mark.parametrize(
+    ("outputs", "problem"),
+    [
+        ([{"name": "nope"}], "tensor 'nope': unknown output; the model gives y"),
+        ([{"name": "y"}, {"name": "y"}], "tensor 'y': asked for more than once"),
+        ([{}], "every entry of 'outputs' must be an object with a 'name'"),
+        (["y"], "every entry of 'outputs'"),
+        ("y", "every entry of 'outputs'"),
+        ([7], "every entry of 'outputs'"),
+        ([{"name": None}], "every entry of 'outputs'"),
+        ([{"name": "y", "parameters": []}], "tensor 'y': 'parameters' of an output"),
+        ([{"name": "y", "parameters": {"binary_data": 1}}], "'binary_data' must be true or false"),
+        ([{"name": "y", "parameters": {"classification": "3"}}], "'classification' must be the number"),
+        ([{"name": "y", "parameters": {"classification": -1}}], "'classification' must be the number"),
+    ],
+)
 @story
-async def test_infer_is_refused_before_execution_when_an_output_is_unknown(
-    desk: Desk, outputs: object
+async def test_infer_is_refused_before_execution_when_an_output_cannot_be_given(
+    desk: Desk, outputs: object, problem: str
 ) -> None:
     """The specs can tell, so the model is not asked."""
     status, body, _ = await post(desk, REQUEST | {"outputs": outputs})
     assert status == 400
-    assert "unknown output; the model gives y" in body["error"]
+    assert problem in body["error"]
     assert desk.counted == (0, 0)
 
 
@@ -304,14 +319,6 @@ async def test_infer_is_refused_naming_the_output_when_it_is_not_finite(desk: De
     status, body, _ = await post(desk)
     assert status == 400
     assert "output 'y' is not finite" in body["error"]
-
-
-@story
-async def test_infer_is_refused_with_the_way_out_when_tensors_are_binary(desk: Desk) -> None:
-    """Not yet read; the client can be told to send JSON."""
-    status, body, _ = await post(desk, headers={"Inference-Header-Content-Length": "10"})
-    assert status == 400
-    assert "binary_data=False" in body["error"]
 
 
 @story

@@ -10,16 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from serving.core.datatypes import DTYPES, FLOATS, Array
+from serving.core.datatypes import DTYPES, FLOATS, Array, datatype_of
 from serving.core.errors import InvalidRequest
 from serving.core.model import TensorSpec
-from serving.protocol.tensors import (
-    check_request_inputs,
-    decode_json,
-    encode_json,
-    first_non_finite,
-    parse_body,
-)
+from serving.protocol.json_data import ONLY_BINARY, decode_list, encode_json, first_non_finite
+from serving.protocol.raw_data import encode_raw
+from serving.protocol.tensors import check_request_inputs, decode, parse_body
 
 INTEGERS = [name for name in DTYPES if name.startswith(("INT", "UINT"))]
 
@@ -28,22 +24,24 @@ def wire(name: str, array: Array) -> dict[str, Any]:
     return parse_body(orjson.dumps(encode_json(name, array), option=orjson.OPT_SERIALIZE_NUMPY))
 
 
-def decode(datatype: str, shape: list[Any], data: object) -> Array:
+def decoded(datatype: str, shape: list[Any], data: object) -> Array:
+    if datatype in ONLY_BINARY and isinstance(data, list):  # as `/invocations` reads its numbers
+        return decode_list(data, datatype, tuple(shape), "x")
     spec = TensorSpec("x", datatype, None)
-    return decode_json({"name": "x", "datatype": datatype, "shape": shape, "data": data}, spec)
+    return decode({"name": "x", "datatype": datatype, "shape": shape, "data": data}, spec)
 
 
 def refusal(datatype: str, shape: list[Any], data: object) -> str:
     with pytest.raises(InvalidRequest) as caught:
-        decode(datatype, shape, data)
+        decoded(datatype, shape, data)
     assert caught.value.tensor == "x"
     return str(caught.value)
 
 
 @st.composite
-def arrays(draw: st.DrawFn) -> Array:
+def arrays(draw: st.DrawFn, without: frozenset[str] = frozenset()) -> Array:
     """An array of any datatype the protocol has, finite, of any small shape."""
-    datatype = draw(st.sampled_from(sorted(DTYPES)))
+    datatype = draw(st.sampled_from(sorted(set(DTYPES) - without)))
     shape = draw(npst.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4))
     if datatype == "BYTES":
         texts = draw(st.lists(st.text(max_size=5), min_size=math.prod(shape), max_size=math.prod(shape)))
@@ -57,25 +55,88 @@ def arrays(draw: st.DrawFn) -> Array:
     return draw(npst.arrays(DTYPES[datatype], shape, elements=elements))
 
 
-@given(arrays())
+@given(arrays(without=ONLY_BINARY))
 @settings(max_examples=300, deadline=None)
 def test_tensor_comes_back_identical_when_sent_as_json(array: Array) -> None:
-    """Encoding, JSON text and decoding together change nothing, in any datatype."""
+    """Encoding, JSON text and decoding together change nothing, in any datatype JSON may carry."""
     tensor = wire("x", array)
-    back = decode_json(tensor, TensorSpec("x", tensor["datatype"], array.shape))
+    back = decode(tensor, TensorSpec("x", tensor["datatype"], array.shape))
     assert back.dtype == array.dtype
     assert back.shape == array.shape
     np.testing.assert_array_equal(back, array)
 
 
+@pytest.mark.parametrize("datatype", sorted(ONLY_BINARY))
+def test_half_is_refused_when_it_is_json(datatype: str) -> None:
+    """In either direction, with the client's own option as the way out."""
+    tensor = {"name": "x", "datatype": datatype, "shape": [1], "data": [1.0]}
+    with pytest.raises(InvalidRequest, match=r"'x': .* binary tensors only.*binary_data=True"):
+        decode(tensor, TensorSpec("x", datatype, None))
+    with pytest.raises(InvalidRequest, match=r"'y': .* binary tensors only"):
+        encode_json("y", np.zeros(1, DTYPES[datatype]))
+
+
 @given(arrays())
+@settings(max_examples=300, deadline=None)
+def test_tensor_comes_back_identical_when_sent_as_bytes(array: Array) -> None:
+    """In any datatype, and at any offset in the body it came in."""
+    raw = bytes(encode_raw("x", array))
+    spec = TensorSpec("x", datatype_of(array.dtype) or "", array.shape)
+    for offset in (0, 1, 4):
+        body = memoryview(b" " * offset + raw)
+        tensor = {"name": "x", "datatype": spec.datatype, "shape": list(array.shape)}
+        back = decode(tensor | {"data": body[offset:]}, spec)
+        assert back.dtype == array.dtype
+        assert back.flags.aligned
+        np.testing.assert_array_equal(back, array)
+
+
+@pytest.mark.parametrize(
+    ("datatype", "shape", "data", "problem"),
+    [
+        ("FP32", [2], b"1234567", "takes 8 bytes, not 7"),
+        ("FP32", [2], b"123456789", "takes 8 bytes, not 9"),
+        ("FP32", [10**30], b"1234", "takes"),
+        ("FP32", [0, 10**30], b"", "too large"),
+        ("UINT8", [0], b"1", "takes 0 bytes, not 1"),
+        ("BOOL", [2], b"\x00\x02", "must be 0 or 1"),
+        ("BYTES", [1], b"\x02\x00\x00\x00a", "end before all elements"),
+        ("BYTES", [2], b"\x01\x00\x00\x00a", "end before all elements"),
+        ("BYTES", [2], b"\x04\x00\x00\x00abcd", "end before all elements"),
+        ("BYTES", [10**12], b"\x01\x00\x00\x00a", "end before all elements"),
+        ("BYTES", [1], b"\x01\x00\x00\x00ab", "1 bytes are left"),
+        ("BYTES", [1], b"\xff\xff\xff\xffab", "end before all elements"),
+        ("BYTES", [1], b"\x01\x00\x00\x00\xff", "element 0 is not UTF-8"),
+    ],
+)
+def test_tensor_is_refused_when_its_bytes_do_not_fill_its_shape(
+    datatype: str, shape: list[int], data: bytes, problem: str
+) -> None:
+    """To the byte, and before anything is allocated for a declared shape."""
+    assert problem in refusal(datatype, shape, data)
+
+
+def test_bytes_are_those_of_a_row_major_array_when_the_array_is_not() -> None:
+    """Little-endian, whatever it was."""
+    array = np.arange(6, dtype=">f4").reshape(2, 3).T
+    assert bytes(encode_raw("y", array)) == np.array([0, 3, 1, 4, 2, 5], "<f4").tobytes()
+
+
+def test_bytes_keep_what_is_no_number_when_json_could_not() -> None:
+    """NaN and the infinities pass."""
+    array = np.array([np.nan, np.inf, -np.inf], np.float32)
+    back = decoded("FP32", [3], bytes(encode_raw("y", array)))
+    np.testing.assert_array_equal(back, array)
+
+
+@given(arrays(without=ONLY_BINARY))
 @settings(max_examples=100, deadline=None)
 def test_tensor_decodes_alike_when_nested_instead_of_flat(array: Array) -> None:
     """Nested data means the same as flat data."""
     tensor = wire("x", array)
     nested = np.array(tensor["data"], dtype=np.object_).reshape(array.shape).tolist()
     tensor["data"] = nested if isinstance(nested, list) else [nested]
-    back = decode_json(tensor, TensorSpec("x", tensor["datatype"], array.shape))
+    back = decode(tensor, TensorSpec("x", tensor["datatype"], array.shape))
     np.testing.assert_array_equal(back, array)
 
 
@@ -154,7 +215,7 @@ def test_number_is_accepted_when_its_value_fits_exactly(
     datatype: str, data: list[Any], want: list[Any]
 ) -> None:
     """Whole floats are integers, and integers are floats; large ones lose nothing."""
-    assert decode(datatype, [len(data)], data).tolist() == want
+    assert decoded(datatype, [len(data)], data).tolist() == want
 
 
 def test_integer_is_refused_when_it_has_a_fraction() -> None:
@@ -196,7 +257,7 @@ def test_tensor_is_refused_when_data_and_shape_disagree(shape: Any, data: object
 
 def test_flat_list_is_accepted_when_shape_has_zero_elements() -> None:
     """An empty batch is a valid tensor."""
-    assert decode("FP32", [0, 3], []).shape == (0, 3)
+    assert decoded("FP32", [0, 3], []).shape == (0, 3)
 
 
 def spec(name: str = "x", dims: tuple[int, ...] | None = (-1, 2)) -> TensorSpec:

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,13 @@ from flows.settings import FlowSettings, part_environment
 from serving.core.errors import NotServed, RegistryUnavailable
 from serving.core.model import VersionRef
 from serving.store.database import upgrade
+from serving.store.inference_log import log_folder
 from tests.flows.catalog.folders import QUICK, evaluation_file, one_hot_rows, onnx_shifted_classes
 from tests.flows.catalog.registered import Model
 from tests.flows.conftest import SettingsFactory
+from tests.logged import write_log
 from tests.mlflow_server import MlflowServer
-from tests.models import describe, onnx_echo, save_onnx
+from tests.models import describe, onnx_echo, save_onnx, torch_adder
 
 pytestmark = pytest.mark.integration
 
@@ -168,3 +171,54 @@ def test_command_warns_when_the_store_is_missing(
     shown = _command(settings, model.name, model.add(onnx_echo(tmp_path / "one")))
     assert shown.returncode == 0
     assert "warning: the report was not recorded" in shown.stderr
+
+
+def test_siblings_are_found_by_their_tag_when_they_share_one(
+    model: Model, settings: FlowSettings, tmp_path: Path
+) -> None:
+    """In any model: one that answers alike passes, one that does not refuses the claim."""
+    name = f"{model.name}-network"
+    onnx_version, script = model.add(onnx_echo(tmp_path / "onnx")), Model(model.client)
+    pair = [("x", "float32", [-1, 3])]
+    twin = script.add(describe(torch_adder(tmp_path / "twin", 0.0), inputs=pair, outputs=pair))
+    assert run(request(model, onnx_version), settings).check(CheckName.PARITY).verdict is Verdict.NOT_MEASURED
+    model.tag("signalbox.sibling", name, onnx_version)
+    script.tag("signalbox.sibling", name, twin)
+    alike = run(request(model, onnx_version), settings).check(CheckName.PARITY)
+    assert alike.verdict is Verdict.PASSED
+    assert f"answers as {script.name}/{twin} (torchscript) does" in alike.message
+    unlike = describe(onnx_shifted_classes(tmp_path / "other"), flavor="onnx", example=[[1.0, 2.0, 3.0]])
+    other = model.add(unlike)
+    model.tag("signalbox.sibling", name, other)
+    refused = run(request(model, other), settings)
+    assert refused.check(CheckName.PARITY).verdict is Verdict.FAILED
+    assert "output 'y' differs by up to 2, beside" in refused.reason
+
+
+def test_recent_inputs_are_asked_again_when_a_replay_is_wanted(
+    model: Model, settings: FlowSettings, tmp_path: Path
+) -> None:
+    """From the log under the home; without one the check says so and refuses nothing."""
+    good, other = model.add(onnx_echo(tmp_path / "one")), model.add(onnx_shifted_classes(tmp_path / "two"))
+    model.point(good)
+    policy = replace(QUICK, replay_rows=50)
+    wanted = Validation(VersionRef(model.name, other), policy)
+    missing = run(wanted, settings)
+    assert missing.check(CheckName.REPLAY).verdict is Verdict.NOT_MEASURED
+    assert f"holds no rows of '{model.name}'" in missing.check(CheckName.REPLAY).message
+    assert missing.passed
+    write_log(log_folder(settings.home), {"x": one_hot_rows(60)}, ref=VersionRef(model.name, good))
+    asked = run(wanted, settings).check(CheckName.REPLAY)
+    assert (asked.verdict, asked.evidence["rows"], asked.evidence["agreement"]) == (Verdict.WARNING, 50, 0.0)
+    shown = _command(settings, model.name, other, "--replay", "20", "--json")
+    [replayed] = [each for each in json.loads(shown.stdout)["checks"] if each["name"] == "replay"]
+    assert replayed["evidence"]["rows"] == 20
+
+
+def test_command_refuses_a_limit_that_cannot_be_used(model: Model, settings: FlowSettings) -> None:
+    """In one sentence, before anything is fetched."""
+    shown = _command(settings, model.name, "1", "--max-accuracy-drop", "7")
+    assert shown.returncode == 1
+    assert shown.stderr == (
+        "error: a limit cannot be used: max_accuracy_drop is a share between 0 and 1, not 7.0\n"
+    )

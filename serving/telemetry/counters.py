@@ -1,0 +1,106 @@
+"""Counts and times of every version, as Triton's statistics extension reports them.
+
+Plain integers, written on the event loop's thread for every answer; reading them costs the reader.
+"""
+
+from dataclasses import dataclass, field
+
+from serving.core.clock import Clock
+from serving.core.model import VersionRef
+
+_MAX_VERSIONS = 1024
+_MAX_BATCH_SIZES = 64
+
+
+@dataclass(slots=True)
+class BatchTimes:
+    """The executions of one batch size, and the answers sent from them."""
+
+    answered: int = 0
+    input_ns: int = 0
+    infer_ns: int = 0
+    rendered: int = 0
+    output_ns: int = 0
+
+
+@dataclass(slots=True)
+class VersionStatistics:
+    """Requests by outcome, `rows` in the answered ones, and where their time went.
+
+    `total_ns` holds the other times of answered requests. `last_at` is on the monotonic clock.
+    """
+
+    answered: int = 0
+    failed: int = 0
+    rows: int = 0
+    executions: int = 0
+    total_ns: int = 0
+    failed_ns: int = 0
+    queue_ns: int = 0
+    input_ns: int = 0
+    infer_ns: int = 0
+    rendered: int = 0
+    output_ns: int = 0
+    last_at: float | None = None
+    batches: dict[int, BatchTimes] = field(default_factory=dict)
+
+    def count(
+        self, at: float, rows: int, *, input_ns: int, queue_ns: int, infer_ns: int, total_ns: int
+    ) -> None:
+        """Account one answered request of `rows` rows."""
+        self.last_at = at
+        self.answered += 1
+        self.rows += rows
+        self.total_ns += total_ns
+        self.queue_ns += queue_ns
+        self.input_ns += input_ns
+        self.infer_ns += infer_ns
+
+    def count_execution(self, rows: int, input_ns: int, infer_ns: int) -> None:
+        """Account one run of the model over `rows` rows, of however many requests."""
+        self.executions += 1
+        batch = self.batches.get(rows)
+        if batch is None:
+            if len(self.batches) >= _MAX_BATCH_SIZES:  # callers choose batch sizes; memory is ours
+                return
+            batch = self.batches[rows] = BatchTimes()
+        batch.answered += 1
+        batch.input_ns += input_ns
+        batch.infer_ns += infer_ns
+
+    def count_failed(self, ns: int) -> None:
+        self.failed += 1
+        self.failed_ns += ns
+
+    def count_rendered(self, rows: int, ns: int) -> None:
+        """Account the encoding of an answer, which happens after it was counted as one."""
+        self.rendered += 1
+        self.output_ns += ns
+        self.total_ns += ns
+        if (batch := self.batches.get(rows)) is not None:
+            batch.rendered += 1
+            batch.output_ns += ns
+
+
+class Statistics:
+    """By version; a version keeps its numbers while it is out of memory."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._versions: dict[VersionRef, VersionStatistics] = {}
+
+    def of(self, ref: VersionRef) -> VersionStatistics:
+        found = self._versions.get(ref)
+        if found is None:
+            if len(self._versions) >= _MAX_VERSIONS:
+                del self._versions[next(iter(self._versions))]
+            found = self._versions[ref] = VersionStatistics()
+        return found
+
+    def last_inference_ms(self, ref: VersionRef) -> int:
+        """When the version last answered, in milliseconds since 1970; 0 for never."""
+        last_at = self.of(ref).last_at
+        if last_at is None:
+            return 0
+        ago_seconds = self._clock.monotonic() - last_at
+        return int((self._clock.now().timestamp() - ago_seconds) * 1000)
