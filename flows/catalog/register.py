@@ -209,8 +209,14 @@ class _Registration:
                 publisher.remove(attempt.text, self._wanted.model, None)
                 raise
             outcome = self._outcome(Result.REGISTERED, found, version=version)
+        self._keep_baseline(outcome)
         details = {"source_digest": found.source_digest, "digest": found.digest, "golden": found.golden}
         return self._means.recorder.became_version(file, outcome, side, description, details)
+
+    def _keep_baseline(self, outcome: Outcome) -> None:
+        declared, before = self._wanted.side.baseline, (self._request.file.side or {}).get("baseline")
+        if declared is not None and declared.model_dump(exclude_none=True) != before:
+            self._means.recorder.declared(outcome, declared.numbers)
 
     def _version(self, digest: str | None) -> ModelVersion | None:
         """The oldest version of these bytes."""

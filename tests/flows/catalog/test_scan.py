@@ -1,6 +1,7 @@
 """Passes over a folder against a real store and registry: once each, told once, nothing lost on the way."""
 
 import os
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -180,7 +181,7 @@ def test_version_is_described_anew_when_only_its_side_file_changes(place: Place,
     assert version.tags[Tag.AUTHOR] == "B"
     assert version.tags["kept"] == "y"
     assert {"stage", str(Tag.LICENCE)} & version.tags.keys() == set()
-    assert "| Author | B |" in version.description
+    assert re.search(r"Author\W+B", version.description)
     assert place.registry.run(version.run_id).metrics["accuracy"] == 0.75
     assert place.registry.registered_model(name).tags[Tag.OWNER] == "you"
 
