@@ -197,10 +197,12 @@ def _note_missing(
     ]
     late = [file.path for file in gone if file.missing_since and now - file.missing_since >= _FORGET_AFTER]
     fresh = [replace(file, missing_since=now) for file in gone if file.missing_since is None]
+    # Read anew: what this pass has taken says so itself by now.
+    present = model_files.known(engine) if any(file.missing_since for file in noted.values()) else {}
     back = [
         replace(file, missing_since=None)
-        for key, file in noted.items()
-        if key in there and file.missing_since is not None and file.state is not State.CHANGING
+        for key, file in present.items()
+        if key in there and file.missing_since is not None
     ]
     if late:
         model_files.forget(engine, late)

@@ -244,6 +244,11 @@ def test_file_is_no_news_when_its_folder_was_away(place: Place, name: str) -> No
     assert (again.outcomes, again.unchanged) == ([], 1)
     path.unlink()
     place.scan()
+    path.write_bytes(b"better")
+    assert results(place.scan()) == {path.name: "registered"}, "back with other bytes, it is news"
+    assert place.scan().unchanged == 1
+    path.unlink()
+    place.scan()
     place.clock.advance(8 * 86400)
     place.scan()
     assert model_files.known(place.engine) == {}
