@@ -89,9 +89,8 @@ def test_answers_are_the_same_when_the_formats_differ(
 ) -> None:
     """To within rounding, over all held-out scans; the largest difference of each pair is printed."""
     pairs = list(itertools.combinations(sorted(exported.answers), 2))
-    found = {
-        pair: float(np.abs(exported.answers[pair[0]] - exported.answers[pair[1]]).max()) for pair in pairs
-    }
+    answers = exported.answers
+    found = {pair: float(np.abs(answers[pair[0]] - answers[pair[1]]).max()) for pair in pairs}
     with capsys.disabled():
         print()
         for (one, other), difference in found.items():
