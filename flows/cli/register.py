@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -86,21 +87,15 @@ def _registered(path: Path, said: Mapping[str, Any], *, quiet: bool) -> Outcome:
         with _progress(path.name, quiet=quiet) as told, means_of(wiring, actor(), tells=False) as means:
             candidate = Candidate(path, path.parent)
             noted = model_files.get(wiring.engine, str(path))
-            members = _members(path, noted)
-            fresh = ModelFile(
-                path=str(path),
-                members=members,
-                fingerprint=fingerprint(candidate, members),
-                since=wiring.clock.now(),
-            )
-            request = Request(
-                candidate=candidate, file=noted or fresh, said=said, is_afresh=True, progress=told
-            )
+            file = noted or _unseen(candidate, wiring.clock.now())
+            request = Request(candidate=candidate, file=file, said=said, is_afresh=True, progress=told)
             return register(request, means)
 
 
-def _members(path: Path, noted: ModelFile | None) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((*(noted.members if noted else ()), *data_files(path))))
+def _unseen(candidate: Candidate, now: datetime) -> ModelFile:
+    members = data_files(candidate.path)
+    stamp = fingerprint(candidate, members)
+    return ModelFile(path=str(candidate.path), members=members, fingerprint=stamp, since=now)
 
 
 def _fail(outcome: Outcome, *, quiet: bool) -> None:
