@@ -36,6 +36,7 @@ tags: {{exported_as: {suffix}}}
 evaluation_set: {evaluation}
 labels: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
 licence: CC-BY-4.0
+sibling: {name} of {epochs} epochs
 """
 
 

@@ -72,6 +72,7 @@ class SideFile(BaseModel):
     labels: list[Label] | Text | None = None
     dependencies: list[Label] = Field(default_factory=list)
     licence: Label | None = None
+    sibling: Label | None = Field(None, description="Name that every format of the same network shares.")
     baseline: Baseline | None = None
 
     @field_validator("name")

@@ -42,6 +42,9 @@ def register_file(
     team: Annotated[str | None, typer.Option(help="Whose model it is.")] = None,
     training_dataset: Annotated[str | None, typer.Option(help="What it was trained on.")] = None,
     licence: Annotated[str | None, typer.Option(help="Under which licence it is given.")] = None,
+    sibling: Annotated[
+        str | None, typer.Option(help="Name that every format of this network shares.")
+    ] = None,
     metric: Pairs = None,
     param: Params = None,
     tag: Tags = None,
@@ -60,6 +63,7 @@ def register_file(
         "team": team,
         "training_dataset": training_dataset,
         "licence": licence,
+        "sibling": sibling,
         "metrics": _numbers(metric or []),
         "params": _pairs("--param", param or []),
         "tags": _pairs("--tag", tag or []),

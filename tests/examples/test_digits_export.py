@@ -76,6 +76,7 @@ def test_every_format_is_a_version_when_the_script_has_run(exported: Exported) -
     assert exported.versions.keys() == set(Format)
     for version in exported.versions.values():
         assert f"is version {version.ref.version} of {MODEL}" in exported.said
+        assert version.tags[Tag.SIBLING] == f"{MODEL} of 2 epochs"
         assert version.tags[Tag.LABELS] == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
 
 
