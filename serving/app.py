@@ -42,6 +42,7 @@ from serving.notices import log_dropping
 from serving.overrides import Overrides
 from serving.protocol.backing import Backing
 from serving.protocol.catalogue import Catalogue
+from serving.protocol.documentation import DocumentedApi
 from serving.protocol.endpoints import protocol_routes
 from serving.protocol.infer import InferEndpoint
 from serving.protocol.scoring import ScoringEndpoint, scoring_routes
@@ -267,7 +268,7 @@ async def _background(stack: AsyncExitStack, *loops: Awaitable[None]) -> None:
 
 def _framework(metrics: Metrics) -> FastAPI:
     """The framework for everything but inference, answering errors in our one form."""
-    framework = FastAPI(title="Signalbox serving", redoc_url=None)
+    framework = DocumentedApi(title="Signalbox serving", redoc_url=None)
 
     async def on_http(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)

@@ -201,6 +201,21 @@ async def test_server_answers_what_mlflows_own_does(home: Path, double: MlflowDo
         assert (await server.http.get("/ping")).status_code == 503
 
 
+@story
+async def test_schema_describes_what_passes_the_framework_by(home: Path, double: MlflowDouble) -> None:
+    """Inference and predictions, beside everything the framework routes; all paths are POSTed to."""
+    async with station(home, double) as server:
+        schema = (await server.http.get("/openapi.json")).json()
+        again = (await server.http.get("/openapi.json")).json()
+    assert schema == again
+    for path in ("/v2/models/{model}/infer", "/v2/models/{model}/versions/{version}/infer", "/invocations"):
+        operation = schema["paths"][path]["post"]
+        assert "application/json" in operation["requestBody"]["content"]
+        placed = {entry["name"] for entry in operation["parameters"] if entry["in"] == "path"}
+        assert placed == {name for name in ("model", "version") if f"{{{name}}}" in path}
+    assert "/v2/models/{model}/stats" in schema["paths"]
+
+
 ERRORS = (
     ("GET", "/nope", 404),
     ("GET", "/v2/nope", 404),
