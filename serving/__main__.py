@@ -12,7 +12,7 @@ import uvicorn
 import uvloop
 from pydantic import ValidationError
 
-from serving.api.access import KeyFile
+from serving.api.keyring import AdminKeyFile, KeyMirror, Keyring
 from serving.app import Server, running
 from serving.core.errors import SignalboxError
 from serving.settings import ServingSettings
@@ -116,7 +116,8 @@ class DrainingServer(uvicorn.Server):
 
 def _refuse_open_door(settings: ServingSettings) -> None:
     """Beyond loopback nothing is served without a key to check."""
-    if not settings.is_loopback and KeyFile(settings.admin_key_file).digest() is None:
+    keyring = Keyring(AdminKeyFile(settings.admin_key_file).digest, KeyMirror(settings.key_mirror_file))
+    if not settings.is_loopback and keyring.is_empty:
         raise SignalboxError(
             f"SIGNALBOX_HOST={settings.host} is reachable by others, but there is no "
             f"key in {settings.admin_key_file} that only its owner can read; create one (mode 0600), "

@@ -10,21 +10,21 @@ import socket
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
 from sqlalchemy import Engine
-from starlette.exceptions import HTTPException
 
 from serving.announce import Announcer
-from serving.api.access import Access, KeyFile
+from serving.api.access import Access
 from serving.api.audit import audit_routes
-from serving.api.edge import Edge
-from serving.api.errors import failure_of
+from serving.api.crossing import crossing
+from serving.api.edge import App, Edge
 from serving.api.health import health_routes
+from serving.api.keyring import AdminKeyFile, KeyMirror, Keyring
+from serving.api.knowledge import Knowledge
 from serving.api.models import ModelDetails, model_routes
+from serving.api.rate import RateLimits
 from serving.api.rollback import rollback_routes
 from serving.api.webhook import Signature, secret_in, webhook_routes
 from serving.candidate import Preparation
@@ -33,16 +33,18 @@ from serving.core.cpus import cpu_count
 from serving.core.errors import StoreUnavailable, StoreUnusable
 from serving.followed import FollowedModel, Visibility
 from serving.follower import Follower
+from serving.framework import framework_with
 from serving.health import Health
 from serving.heartbeat import Heartbeat, Identity
 from serving.inference import Inference
 from serving.ledger import Ledger
-from serving.library import Library
+from serving.library import Library, standing_of
+from serving.memory import Memory
 from serving.notices import log_dropping
 from serving.overrides import Overrides
+from serving.preload import Preloader
 from serving.protocol.backing import Backing
 from serving.protocol.catalogue import Catalogue
-from serving.protocol.documentation import DocumentedApi
 from serving.protocol.endpoints import protocol_routes
 from serving.protocol.infer import InferEndpoint
 from serving.protocol.scoring import ScoringEndpoint, scoring_routes
@@ -80,7 +82,7 @@ class Server:
     `readiness` has the switch that makes it not ready before it stops.
     """
 
-    application: Edge
+    application: App
     backing: Backing
     readiness: Readiness
 
@@ -107,19 +109,29 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
         cache = ArtifactCache(settings.cache_folder, client, registry, settings.cache_mb << 20)
         threads = settings.threads or cpu_count()
         preparation = Preparation(
-            registry, cache, engine, clock, threads=threads, require_validation=settings.require_validation
+            registry,
+            cache,
+            engine,
+            clock,
+            threads=threads,
+            require_validation=settings.require_validation,
+            batch_limits=settings.batch_limits,
         )
+        models: dict[str, FollowedModel] = {}
+        memory = Memory(settings.memory_limits, clock, partial(standing_of, models))
         library = Library(
             preparation,
             cache,
+            memory,
             ledger,
             cache_folder=settings.cache_folder,
             candidate_timeout_seconds=settings.candidate_timeout_seconds,
             drain_seconds=settings.drain_seconds,
+            concurrent_loads=settings.concurrent_loads,
         )
+        memory.tell(library.note_evicted)
         stack.push_async_callback(library.close)
         metrics, statistics, routes = Metrics(), Statistics(clock), Routes()
-        models: dict[str, FollowedModel] = {}
         record = Record(settings.serving_home / "served.json")
         visibility = Visibility(models, record, routes, settings.cache_folder)
         guard = Guard(registry, engine, Leases(engine, clock))
@@ -169,22 +181,31 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
         identity = Identity(holder, f"http://{settings.host}:{settings.port}", clock.now())
         heartbeat = Heartbeat(identity, models, health, ledger, clock)
         stack.push_async_callback(heartbeat.leave)
-        await _background(stack, follower.run(), health.run(), heartbeat.run())
+        keyring = Keyring(
+            AdminKeyFile(settings.admin_key_file).digest, KeyMirror(settings.key_mirror_file), ledger
+        )
+        await keyring.refresh()
+        preloader = Preloader(memory, partial(standing_of, models))
+        loops = (follower, health, heartbeat, keyring, preloader)
+        await _background(stack, *(loop.run() for loop in loops))
 
         catalogue = Catalogue(routes, models, readiness, statistics)
-        framework = _framework(metrics)
+        framework = framework_with(metrics)
+        knowledge = Knowledge(registry, ledger, clock)
         for router in (
             protocol_routes(catalogue, shelf),
             scoring_routes(catalogue),
             health_routes(health),
-            model_routes(ModelDetails(models, follower, registry, health, ledger, clock), models),
+            model_routes(ModelDetails(models, follower, knowledge, health, metrics), models),
             rollback_routes(rollbacks, models, overrides),
             audit_routes(ledger),
             webhook_routes(Signature(secret_in(settings.webhook_secret_file), clock), follower.wake),
         ):
             framework.include_router(router)
         access = Access(
-            KeyFile(settings.admin_key_file).digest,
+            keyring,
+            RateLimits(clock, settings.anonymous_requests_per_second),
+            clock,
             is_loopback=settings.is_loopback,
             require_infer_key=settings.require_infer_key,
             hosts=settings.allowed_hosts,
@@ -210,7 +231,8 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             max_body_bytes=backing.max_body_bytes,
             timeout_seconds=backing.timeout_seconds,
         )
-        yield Server(Edge(access, endpoint, scoring, framework), backing, readiness)
+        edge = Edge(access, endpoint, scoring, framework)
+        yield Server(crossing(edge, settings.cors_allowed), backing, readiness)
 
 
 def _inference_log(settings: ServingSettings, metrics: Metrics, ledger: Ledger, clock: Clock) -> InferenceLog:
@@ -264,34 +286,3 @@ async def _background(stack: AsyncExitStack, *loops: Awaitable[None]) -> None:
 
     for loop in loops:
         stack.push_async_callback(stop, asyncio.ensure_future(loop))
-
-
-def _framework(metrics: Metrics) -> FastAPI:
-    """The framework for everything but inference, answering errors in our one form."""
-    framework = DocumentedApi(title="Signalbox serving", redoc_url=None)
-
-    async def on_http(_: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        sentence = {404: "no such endpoint; see /docs", 405: "method not allowed here; see /docs"}
-        message = sentence.get(error.status_code, str(error.detail))
-        return JSONResponse({"error": message}, error.status_code, headers=dict(error.headers or {}))
-
-    async def on_invalid(_: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        return JSONResponse({"error": f"{where}: {first['msg']}"}, 400)
-
-    async def on_other(_: Request, error: Exception) -> Response:
-        failure = failure_of(error)
-        return JSONResponse({"error": failure.message}, failure.status, headers=dict(failure.headers))
-
-    framework.add_exception_handler(HTTPException, on_http)
-    framework.add_exception_handler(RequestValidationError, on_invalid)
-    framework.add_exception_handler(Exception, on_other)
-
-    @framework.get("/metrics", include_in_schema=False)
-    async def exposition() -> Response:
-        return Response(metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-    return framework

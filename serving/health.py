@@ -156,6 +156,10 @@ class Health:
             else:
                 self._basic.pop(model.name, None)
             return
+        if not champion.is_awake:  # waking it for a probe would only send another to sleep
+            self._prove(model.name, champion, self._clock.now())
+            self._note(model.name, Status.HEALTHY, "asleep to save memory; the next request wakes it")
+            return
         probe = probe_inputs(champion.model, champion.artifact)
         if probe is None:
             self._prove(model.name, champion, self._clock.now())

@@ -7,20 +7,20 @@ the fallback answers the same input within the same deadline, and the failure co
 import asyncio
 import logging
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from hashlib import sha256
 
 import numpy as np
 
+from serving.batcher import Timing
 from serving.core.clock import Clock
 from serving.core.errors import DeadlineExceeded, InvalidRequest, ModelFailed
 from serving.core.model import Alias, TensorSpec, Variant
+from serving.failures import report_failure
 from serving.followed import FollowedModel
 from serving.formats.selftest import output_problem
-from serving.pool import LoadedVersion, Timing
+from serving.pool import LoadedVersion
 from serving.protocol.json_data import first_non_finite
 from serving.routes import Route, Routes
 from serving.telemetry.counters import Statistics
@@ -138,7 +138,8 @@ class Inference:
     def rendered(self, answer: Answer, began_ns: int) -> None:
         """Account the time since `began_ns` of the performance counter, spent on encoding the answer."""
         ns = time.perf_counter_ns() - began_ns
-        self._statistics.of(answer.version.ref).count_rendered(answer.rows, ns)
+        executed_rows = answer.timing.executed_rows if answer.timing is not None else answer.rows
+        self._statistics.of(answer.version.ref).count_rendered(executed_rows, ns)
 
     def _account(self, answer: Answer, status: str, read_ns: int, total_ns: int) -> None:
         statistics = self._statistics.of(answer.version.ref)
@@ -152,6 +153,8 @@ class Inference:
                 infer_ns=timing.done_ns - timing.begun_ns,
                 total_ns=total_ns,
             )
+            if timing.leads:
+                statistics.count_execution(timing.executed_rows, read_ns, timing.done_ns - timing.begun_ns)
         elif status != "cancelled":
             statistics.count_failed(total_ns)
 
@@ -170,7 +173,7 @@ class Inference:
         try:
             outputs = await self._run(route.version, inputs, share, timing)
         except ModelFailed as failure:
-            _report(failure, route.version, inputs, request_id)
+            report_failure(failure, route.version, inputs, request_id)
             return await self._stand_in(route, failure, read, deadline, request_id, is_fair=True)
         except DeadlineExceeded as late:
             log.warning("inference_late request_id=%s version=%s", request_id, route.version.ref)
@@ -241,7 +244,7 @@ class Inference:
         except (InvalidRequest, DeadlineExceeded):
             return None
         except ModelFailed as failure:
-            _report(failure, fallback, inputs, request_id)
+            report_failure(failure, fallback, inputs, request_id)
             return None
         return Answer(outputs, fallback, Variant.FALLBACK, route.alias, timing)
 
@@ -251,7 +254,7 @@ class Inference:
         timing.asked_ns = time.perf_counter_ns()
         try:
             async with asyncio.timeout(deadline - self._clock.monotonic()):
-                outputs = await version.run(inputs, timing)
+                outputs = await version.run(inputs, deadline, timing)
         except TimeoutError:
             raise DeadlineExceeded(f"version {version.ref} did not answer before the deadline") from None
         if (problem := output_problem(version.model.outputs, outputs)) is not None:
@@ -259,7 +262,9 @@ class Inference:
         return outputs
 
     def _count(self, route: Route, *, failed: bool) -> None:
-        """Account an answer to the champion it was routed to; other routes are nobody's evidence."""
+        """Account an answer to the version it was routed to; only a champion's is evidence for a verdict."""
+        if route.variant is not Variant.PROBE:
+            self._metrics.judged(route.version.ref, failed=failed)
         if route.variant is not Variant.CHAMPION:
             return
         followed = self._models.get(route.version.ref.model)
@@ -278,23 +283,3 @@ def _culprit(outputs: Arrays, finite: Finite) -> str | None:
     if finite is True:
         return first_non_finite(outputs)
     return first_non_finite({name: array for name, array in outputs.items() if name in finite})
-
-
-def _report(failure: ModelFailed, version: LoadedVersion, inputs: Arrays, request_id: str) -> None:
-    """Log what an answer must not show: the error's class, where it arose, and what went in."""
-    cause = failure.__cause__
-    tail = traceback.extract_tb(cause.__traceback__)[-1:] if cause is not None else []
-    where = [f"{frame.filename}:{frame.name}" for frame in tail]
-    marks = (str(version.ref), type(cause or failure).__name__, *where)
-    fingerprint = sha256("\n".join(marks).encode()).hexdigest()[:12]
-    shapes = {name: f"{array.dtype}{list(array.shape)}" for name, array in inputs.items()}
-    frames = "".join(traceback.format_exception(cause)) if cause is not None else ""
-    log.error(
-        "inference_failed request_id=%s version=%s fingerprint=%s error=%s inputs=%s\n%s",
-        request_id,
-        version.ref,
-        fingerprint,
-        failure,
-        shapes,
-        frames,
-    )

@@ -1,32 +1,34 @@
-"""Loaded versions: who is using one, and when it may be released.
+"""Versions in memory: who is using one, when it may go to sleep, and when it is released for good.
 
-Every execution holds a use of its version until the model code has really returned, also when the
-caller gave up; a version is closed only after its last use, outside the request path.
+A version in service may sleep: its files stay, its memory goes, and the next request wakes it. Every
+request holds a use of its version until the model code has really returned, also when the caller gave
+up; a version sleeps or is closed only between uses, and outside the request path.
 """
 
 import asyncio
 import logging
 import threading
-import time
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-import numpy as np
-
-from serving.core.errors import ModelFailed
+from serving.batcher import DEFAULT_LIMITS, Batcher, BatchLimits, Execution, Timing
+from serving.core.batch import Tensors
+from serving.core.clock import Clock, SystemClock
+from serving.core.datatypes import Array
+from serving.core.errors import DeadlineExceeded, ModelFailed, Overloaded
 from serving.core.model import VersionRef
 from serving.formats.artifact import Artifact
 from serving.formats.loader import LoadedModel
 from serving.formats.selftest import SelfTest
+from serving.runners import Runners
 from serving.store.registry import ModelVersion
 
 log = logging.getLogger(__name__)
 
-Tensors = Mapping[str, np.ndarray]
+_FOREVER_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,21 +50,22 @@ class Provenance:
     registered: ModelVersion | None
 
 
-@dataclass(slots=True)
-class Timing:
-    """When one execution was asked for, begun and done, in nanoseconds of the performance counter.
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """What loading showed: `cost_bytes` the memory it took, `is_joinable` whether rows are independent."""
 
-    `rows` is its batch size.
-    """
+    cost_bytes: int = 0
+    is_joinable: bool = False
 
-    asked_ns: int = 0
-    begun_ns: int = 0
-    done_ns: int = 0
-    rows: int = 1
+
+NOTHING_KNOWN = Loading()
 
 
 class LoadedVersion:
-    """One version in memory, with threads of its own so that a hanging model holds up no other."""
+    """One version in service. `model` keeps its specs while asleep, and must then not be asked.
+
+    Uses are counted under a lock; waking and running belong to the event loop's thread.
+    """
 
     def __init__(
         self,
@@ -72,17 +75,40 @@ class LoadedVersion:
         self_test: SelfTest,
         loaded_at: datetime,
         workers: int,
+        *,
+        loading: Loading = Loading(),
+        batch_limits: BatchLimits = DEFAULT_LIMITS,
+        clock: Clock | None = None,
     ) -> None:
         self.provenance = provenance
         self.artifact = artifact
         self.model = model
         self.self_test = self_test
         self.loaded_at = loaded_at
-        self._threads = ThreadPoolExecutor(workers, thread_name_prefix=f"infer-{provenance.key.ref}")
+        self.loading = loading
+        self._clock = clock or SystemClock()
+        self._runners = Runners(workers, f"infer-{provenance.key.ref}")
+        self._batcher = Batcher(
+            lambda inputs: self.model.predict(inputs),
+            self._runners,
+            self._clock,
+            batch_limits,
+            is_joinable=loading.is_joinable,
+            watch=lambda execution: self.on_execution(execution),
+        )
         self._guard = threading.Lock()
         self._uses = 0
-        self._retired = False
+        self._is_awake = True
+        self._is_retired = False
+        self._is_closed = False
         self._idle = threading.Event()
+        self._waking: asyncio.Task[None] | None = None
+        self._gate: asyncio.Event | None = None
+        self._wake: Callable[[LoadedVersion], Awaitable[None]] | None = None
+        self.on_execution: Callable[[Execution], None] = lambda _: None
+        self.on_idle: Callable[[], None] = lambda: None
+        self.awake_since = self.last_used = self._clock.monotonic()
+        self.requests = 0
 
     @property
     def key(self) -> VersionKey:
@@ -97,78 +123,150 @@ class LoadedVersion:
         """Executions that have not returned yet, and requests that may still begin one."""
         return self._uses
 
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a thread."""
+        return self._batcher.waiting
+
+    @property
+    def is_awake(self) -> bool:
+        return self._is_awake
+
+    def woken_by(self, wake: Callable[["LoadedVersion"], Awaitable[None]]) -> None:
+        """Who loads the model again when it is needed; without that, it never sleeps."""
+        self._wake = wake
+
     @contextmanager
     def held(self) -> Iterator[None]:
         """A use without an execution: keeps the version open for a request that may still turn to it."""
-        with self._guard:
-            self._uses += 1
+        self._enter()
         try:
             yield
         finally:
-            self._release(None)
+            self._release()
 
-    async def run(self, inputs: Tensors, timing: Timing | None = None) -> dict[str, np.ndarray]:
-        """Outputs by name; `timing` is filled in. Raises `ModelFailed` for anything the model raises."""
-        with self._guard:
-            self._uses += 1
+    async def ready(self) -> None:
+        """Return once the model is in memory. Hold the version, or it may go back to sleep at once."""
+        while not self._is_awake:
+            if self._waking is None:
+                self._waking = asyncio.create_task(self._woken())
+                self._waking.add_done_callback(self._forget_waking)
+            await asyncio.shield(self._waking)
+
+    async def run(
+        self, inputs: Tensors, deadline: float | None = None, timing: Timing | None = None
+    ) -> dict[str, Array]:
+        """Outputs by name; `deadline` is a moment of the monotonic clock, `timing` is filled in.
+
+        Raises:
+            ModelFailed: anything the model raises, or what kept it from being loaded again.
+            DeadlineExceeded: the time ran out before an execution began.
+            Overloaded: too many requests wait for this model.
+        """
+        while self._gate is not None:
+            await self._gate.wait()
+        self._enter()
+        self.requests += 1
         try:
-            execution = self._threads.submit(self._predict, inputs, timing or Timing())
-        except RuntimeError:
-            self._release(None)
-            raise ModelFailed("was released", model=self.ref.model, version=self.ref.version) from None
-        execution.add_done_callback(self._release)
+            if self._is_closed:
+                raise self._failed("was released")
+            await self._ready_for_use()
+            until = self._clock.monotonic() + _FOREVER_SECONDS if deadline is None else deadline
+            answer = self._batcher.submit(inputs, until, self._release, timing)
+        except BaseException:
+            self._release()
+            raise
         try:
-            return await asyncio.wrap_future(execution)
+            return await answer
+        except DeadlineExceeded:
+            raise
+        except asyncio.CancelledError:
+            self._batcher.forget(answer)
+            raise
         except Exception as error:  # the edge to foreign code: whatever a model raises is its failure
-            raise ModelFailed(
-                f"{type(error).__name__}: {error}", model=self.ref.model, version=self.ref.version
-            ) from error
+            raise self._failed(f"{type(error).__name__}: {error}") from error
 
-    def _predict(self, inputs: Tensors, timing: Timing) -> dict[str, np.ndarray]:
-        timing.begun_ns = time.perf_counter_ns()
-        outputs = self.model.predict(inputs)
-        timing.done_ns = time.perf_counter_ns()
-        return outputs
+    def close_gate(self) -> None:
+        """Let new requests wait, so that the version falls idle however many ask for it."""
+        if self._gate is None:
+            self._gate = asyncio.Event()
+
+    def open_gate(self) -> None:
+        gate, self._gate = self._gate, None
+        if gate is not None:
+            gate.set()
+
+    def sleep(self) -> LoadedModel | None:
+        """Give up the model, for the caller to close, unless somebody uses it or nobody could wake it."""
+        with self._guard:
+            if self._uses or not self._is_awake or self._is_retired or self._wake is None:
+                return None
+            self._is_awake = False
+            return self.model
+
+    def awaken(self, model: LoadedModel) -> bool:
+        """Take a model loaded again; False where the version was released meanwhile, and it is not taken."""
+        with self._guard:
+            if self._is_retired:
+                return False
+            self.model, self._is_awake = model, True
+            self.awake_since = self._clock.monotonic()
+            return True
 
     def retire(self, timeout_seconds: float) -> bool:
         """Wait for the last use, then close. Blocks; False when uses remained and the model was left be."""
         with self._guard:
-            self._retired = True
+            self._is_retired = True
             if self._uses == 0:
                 self._idle.set()
-        if not self._idle.wait(timeout_seconds):
+        if not self._fell_idle(timeout_seconds):
             log.warning("version_still_in_use version=%s uses=%d", self.ref, self._uses)
             return False
-        self._threads.shutdown(wait=True)
-        self.model.close()
+        self._runners.stop()
+        if self._is_awake:
+            self.model.close()
         return True
 
-    def _release(self, _: Future[dict[str, np.ndarray]] | None) -> None:
+    def _fell_idle(self, timeout_seconds: float) -> bool:
+        """Wait until nobody uses the version; from then on nobody may."""
+        while self._idle.wait(timeout_seconds):
+            with self._guard:
+                if self._uses == 0:
+                    self._is_closed = True
+                    return True
+                self._idle.clear()  # somebody turned to it between the last use and this look
+        return False
+
+    async def _ready_for_use(self) -> None:
+        try:
+            await self.ready()
+        except Overloaded:
+            raise
+        except Exception as error:  # files gone, no memory to be had: the version cannot answer
+            raise self._failed(f"could not be loaded again: {error}") from error
+
+    async def _woken(self) -> None:
+        assert self._wake is not None
+        await self._wake(self)
+
+    def _forget_waking(self, waking: "asyncio.Task[None]") -> None:
+        self._waking = None
+        if not waking.cancelled():
+            waking.exception()  # whoever waited has it; nobody may have
+
+    def _failed(self, problem: str) -> ModelFailed:
+        return ModelFailed(problem, model=self.ref.model, version=self.ref.version)
+
+    def _enter(self) -> None:
+        with self._guard:
+            self._uses += 1
+        self.last_used = self._clock.monotonic()
+
+    def _release(self) -> None:
         with self._guard:
             self._uses -= 1
-            if self._retired and self._uses == 0:
+            is_idle = self._uses == 0
+            if self._is_retired and is_idle:
                 self._idle.set()
-
-
-class Pool:
-    """The versions in memory, by key. Confined to the event loop's thread."""
-
-    def __init__(self) -> None:
-        self._loaded: dict[VersionKey, LoadedVersion] = {}
-
-    def get(self, key: VersionKey) -> LoadedVersion | None:
-        return self._loaded.get(key)
-
-    def add(self, version: LoadedVersion) -> None:
-        self._loaded[version.key] = version
-
-    def remove_unused(self, model: str, keep: Iterable[LoadedVersion]) -> list[LoadedVersion]:
-        """Take out the versions of a model that nothing refers to any more; the caller retires them."""
-        kept = {version.key for version in keep}
-        gone = [v for v in self._loaded.values() if v.ref.model == model and v.key not in kept]
-        for version in gone:
-            del self._loaded[version.key]
-        return gone
-
-    def all(self) -> list[LoadedVersion]:
-        return list(self._loaded.values())
+        if is_idle:
+            self.on_idle()

@@ -199,6 +199,7 @@ class Rollbacks:
         """The target must still pass its self-test: never go back to a version that is broken itself."""
         try:
             async with asyncio.timeout(_CHECK_SECONDS):
+                await target.ready()
                 tested = await in_thread(lambda: self_test(target.model, target.artifact), lambda _: None)
         except TimeoutError:
             problem = f"version {target.ref.version} did not answer its self-test within {_CHECK_SECONDS:g} s"

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from pydantic import Field
 
+from serving.batcher import BatchLimits
+from serving.core.budget import Limits
 from serving.store.settings import StoreSettings
 from serving.telemetry.columns import Privacy
 
@@ -28,6 +30,12 @@ class ServingSettings(StoreSettings):
         True, description="Whether a failing champion that somebody set by hand is rolled back too."
     )
     require_infer_key: bool = Field(False, description="Demand a key for inference on loopback too.")
+    anonymous_requests_per_second: float = Field(
+        0.0, ge=0, description="Requests a second that one address without a key may make; 0 is no limit."
+    )
+    cors_origins: str = Field(
+        "", description="Comma-separated origins whose web pages may call this server; none by default."
+    )
     allowed_hosts: str = Field(
         "", description="Comma-separated Host header values accepted on loopback beside localhost."
     )
@@ -40,6 +48,24 @@ class ServingSettings(StoreSettings):
     max_body_mb: int = Field(64, gt=0, description="Largest request body.")
     cache_mb: int = Field(20480, gt=0, description="Size limit of the local artifact cache.")
     threads: int = Field(0, ge=0, description="Threads per model session; 0 means the CPUs available.")
+    memory_mb: int = Field(
+        2048, gt=0, description="Memory that loaded models may take, measured; more than that sleep on disk."
+    )
+    memory_overflow_mb: int = Field(
+        512, ge=0, description="On top of it while two versions of a model change places."
+    )
+    max_models: int = Field(0, ge=0, description="How many versions may be in memory at once; 0 is no limit.")
+    min_residency_seconds: float = Field(
+        3.0, ge=0, description="How long a version stays in memory at least, so that models do not thrash."
+    )
+    concurrent_loads: int = Field(2, gt=0, description="How many versions may load at the same time.")
+    max_batch_rows: int = Field(
+        32, gt=0, description="Rows of waiting requests answered in one execution; 1 switches batching off."
+    )
+    max_waiting: int = Field(
+        512, gt=0, description="Requests that may wait for one model; one more is answered with 503."
+    )
+    max_waiting_mb: int = Field(256, gt=0, description="Inputs that may wait for one model, in MB.")
     log_sampling_ratio: float = Field(
         1.0, ge=0, le=1, description="Share of requests written to the inference log; 0 switches it off."
     )
@@ -55,6 +81,19 @@ class ServingSettings(StoreSettings):
         "", description="Comma-separated globs of inference log columns written as SHA-256 of their value."
     )
     log_level: str = Field("info", description="Log level of the serving process.")
+
+    @property
+    def memory_limits(self) -> Limits:
+        return Limits(
+            budget_bytes=self.memory_mb << 20,
+            overflow_bytes=self.memory_overflow_mb << 20,
+            max_count=self.max_models or None,
+            min_residency_seconds=self.min_residency_seconds,
+        )
+
+    @property
+    def batch_limits(self) -> BatchLimits:
+        return BatchLimits(self.max_batch_rows, self.max_waiting, self.max_waiting_mb << 20)
 
     @cached_property
     def is_loopback(self) -> bool:
@@ -75,6 +114,15 @@ class ServingSettings(StoreSettings):
     def log_privacy(self) -> Privacy:
         """Which columns of the inference log are left out or hashed."""
         return Privacy(drop=_globs(self.log_drop), hash=_globs(self.log_hash))
+
+    @property
+    def key_mirror_file(self) -> Path:
+        """What the store said of access keys last, for while it is away."""
+        return self.serving_home / "keys.json"
+
+    @property
+    def cors_allowed(self) -> list[str]:
+        return list(_globs(self.cors_origins))
 
     @property
     def cache_folder(self) -> Path:

@@ -12,6 +12,8 @@ import numpy as np
 
 from serving.api.access import Access
 from serving.api.edge import App, Edge
+from serving.api.keyring import KeyMirror, Keyring
+from serving.api.rate import RateLimits
 from serving.core.clock import SystemClock
 from serving.core.datatypes import Array
 from serving.core.errors import InvalidRequest
@@ -97,6 +99,15 @@ async def nothing_behind(scope: object, receive: object, send: object) -> None:
     raise AssertionError("this request was inference's")
 
 
+def open_access(*, require_infer_key: bool = False) -> Access:
+    """The rules on loopback, where no key exists."""
+    clock = SystemClock()
+    keyring = Keyring(lambda: None, KeyMirror(Path("there-is-none")))
+    return Access(
+        keyring, RateLimits(clock), clock, is_loopback=True, require_infer_key=require_infer_key, hosts=""
+    )
+
+
 def client(
     desk: Desk,
     *,
@@ -112,7 +123,7 @@ def client(
         max_body_bytes=max_body_bytes,
         timeout_seconds=timeout_seconds,
     )
-    access = Access(lambda: None, is_loopback=True, require_infer_key=require_infer_key, hosts="")
+    access = open_access(require_infer_key=require_infer_key)
     scoring = ScoringEndpoint(
         desk.inference,
         desk.routes.names,

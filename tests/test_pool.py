@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from serving.core.datatypes import Array
-from serving.core.errors import ModelFailed
-from serving.pool import LoadedVersion, Pool
+from serving.core.errors import ArtifactRefused, ModelFailed
+from serving.pool import LoadedVersion
 from tests.story import eventually, story
-from tests.versions import ScriptedModel, loaded, raises
+from tests.versions import ScriptedModel, adds, loaded, raises
 
 X = {"x": np.zeros((1, 3), np.float32)}
 
@@ -98,11 +98,72 @@ async def test_version_fails_cleanly_when_it_was_released() -> None:
     assert version.uses == 0
 
 
-def test_pool_takes_out_what_a_model_no_longer_refers_to() -> None:
-    """Other models' versions stay."""
-    pool, kept, gone, other = Pool(), loaded("1"), loaded("2"), loaded("1", model="other")
-    for version in (kept, gone, other):
-        pool.add(version)
-    assert pool.remove_unused("digits", [kept]) == [gone]
-    assert pool.all() == [kept, other]
-    assert pool.get(gone.key) is None
+@story
+async def test_version_wakes_when_asked_while_asleep() -> None:
+    """Everybody who asks meanwhile waits for the one load."""
+    version, loads = loaded("2"), []
+    fresh = asyncio.Event()
+
+    async def wake(sleeping: LoadedVersion) -> None:
+        loads.append(sleeping)
+        await fresh.wait()
+        assert sleeping.awaken(ScriptedModel(adds(5.0)))
+
+    version.woken_by(wake)
+    model = version.sleep()
+    assert model is version.model
+    assert version.sleep() is None
+    asked = [asyncio.create_task(version.run(X)) for _ in range(3)]
+    await eventually(lambda: loads, "somebody woke it")
+    asked[0].cancel()
+    fresh.set()
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    assert isinstance(answers[0], asyncio.CancelledError)
+    assert [answer["y"][0, 0] for answer in answers[1:]] == [5.0, 5.0]  # type: ignore[index]
+    assert (loads, version.uses) == ([version], 0)
+
+
+@story
+async def test_version_fails_when_it_cannot_be_woken() -> None:
+    """And is asked again the next time."""
+    version, tries = loaded("2"), []
+
+    async def wake(sleeping: LoadedVersion) -> None:
+        tries.append(sleeping)
+        raise ArtifactRefused("its files are gone", next_step="fetch them")
+
+    version.woken_by(wake)
+    assert version.sleep() is not None
+    for _ in range(2):
+        with pytest.raises(ModelFailed, match="could not be loaded again: its files are gone"):
+            await version.run(X)
+    assert (len(tries), version.uses) == (2, 0)
+
+
+async def nobody(_: LoadedVersion) -> None:
+    raise AssertionError("nobody asked for it")
+
+
+@story
+async def test_version_does_not_sleep_when_used_or_when_nobody_could_wake_it() -> None:
+    """Nor once it is released, and then nothing wakes it."""
+    version = loaded("2")
+    assert version.sleep() is None
+    version.woken_by(nobody)
+    with version.held():
+        assert version.sleep() is None
+    assert version.retire(1.0)
+    assert version.sleep() is None
+    assert not version.awaken(ScriptedModel(adds(1.0)))
+
+
+@story
+async def test_version_lets_requests_wait_when_its_gate_is_closed() -> None:
+    """Until it is opened again."""
+    version = loaded("2")
+    version.close_gate()
+    asked = asyncio.create_task(version.run(X))
+    done, _ = await asyncio.wait([asked], timeout=0.05)
+    assert (version.uses, done) == (0, set())
+    version.open_gate()
+    assert (await asked)["y"][0, 0] == 2.0

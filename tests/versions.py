@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from serving.core.clock import Clock
 from serving.core.datatypes import Array
 from serving.core.model import Format, TensorSpec, VersionRef
 from serving.formats.artifact import Artifact
 from serving.formats.selftest import Basis, SelfTest, Verdict
-from serving.pool import LoadedVersion, Provenance, VersionKey
+from serving.pool import NOTHING_KNOWN, LoadedVersion, Loading, Provenance, VersionKey
 from serving.store.record import ServedVersion
 
 CACHE = Path("cache")
@@ -62,6 +63,8 @@ def loaded(
     model: str = "digits",
     created_ms: int = BORN_MS,
     loaded_at: datetime = LOADED_AT,
+    loading: Loading = NOTHING_KNOWN,
+    clock: Clock | None = None,
 ) -> LoadedVersion:
     """A version that adds its own number, unless `answer` says otherwise."""
     folder = CACHE / model / version
@@ -75,6 +78,8 @@ def loaded(
         SelfTest(Verdict.PASSED, Basis.ZEROS, "scripted"),
         loaded_at,
         workers=2,
+        loading=loading,
+        clock=clock,
     )
 
 

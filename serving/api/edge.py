@@ -28,6 +28,14 @@ App = Callable[[dict[str, object], Receive, Send], Awaitable[None]]
 _REQUEST_ID = re.compile(r"[\w.-]{1,128}", re.ASCII)
 _BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
 _ONLY_POST = Failure(405, "method not allowed here; see /docs", {"Allow": "POST"})
+# What an answer says to a browser that came upon it: take it for what it declares, frame it nowhere,
+# tell nobody where you were, keep no copy.
+_PROTECTIVE = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+)
 _INFER_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
 _SCORING_PATH = re.compile(r"(?:/models/([^/]+)(?:/versions/([^/]+))?)?/invocations")
 _MAX_HEADERS = 100
@@ -84,11 +92,11 @@ class Edge:
         if target is not None and method != "POST":
             await respond(send, _ONLY_POST, request_id)
             return
-        actor = self._access.check_key(method, path, headers)
+        caller = self._access.admit(method, path, headers, target=_target(scope), address=_address(scope))
         if target is not None:
             await endpoint(target[1], target[2], headers, request_id, receive, send)
             return
-        scope["state"] = {"actor": actor, "request_id": request_id}
+        scope["state"] = {"actor": caller.name, "caller": caller, "request_id": request_id}
         if method not in _BODILESS:
             receive = _whole(await read_content(receive, headers, self._infer.max_body_bytes), receive)
         await self._behind(scope, receive, _naming(send, request_id))
@@ -115,7 +123,7 @@ async def respond(send: Send, failure: Failure, request_id: str) -> None:
         "x-request-id": request_id,
         **{name.lower(): value for name, value in failure.headers.items()},
     }
-    encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
+    encoded = [*((name.encode(), value.encode()) for name, value in headers.items()), *_PROTECTIVE]
     await send({"type": "http.response.start", "status": failure.status, "headers": encoded})
     await send({"type": "http.response.body", "body": body})
 
@@ -133,7 +141,8 @@ def _whole(body: bytes, receive: Receive) -> Receive:
 def _naming(send: Send, request_id: str) -> Send:
     async def send_named(message: Message) -> None:
         if message["type"] == "http.response.start":
-            message["headers"] = [*message.get("headers", []), (b"x-request-id", request_id.encode())]
+            named = (b"x-request-id", request_id.encode())
+            message["headers"] = [*message.get("headers", []), named, *_PROTECTIVE]
         await send(message)
 
     return send_named
@@ -157,6 +166,18 @@ def _raw_path(scope: Mapping[str, object]) -> str:
     """The path before unquoting, so that a quoted slash stays inside its model's name."""
     raw = scope.get("raw_path")
     return raw.decode("latin-1").partition("?")[0] if isinstance(raw, bytes) else str(scope["path"])
+
+
+def _target(scope: Mapping[str, object]) -> str:
+    """Path and query as they were sent."""
+    query = scope.get("query_string", b"")
+    text = query.decode("latin-1") if isinstance(query, bytes) else ""
+    return f"{_raw_path(scope)}?{text}" if text else _raw_path(scope)
+
+
+def _address(scope: Mapping[str, object]) -> str:
+    client = scope.get("client")
+    return str(client[0]) if isinstance(client, tuple | list) and client else "unknown"
 
 
 def _request_id(headers: Mapping[str, str]) -> str:

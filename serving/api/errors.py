@@ -18,6 +18,7 @@ from serving.core.errors import (
     ModelFailed,
     NotServed,
     Overloaded,
+    RateLimited,
     RegistryUnavailable,
     SignalboxError,
     StoreUnavailable,
@@ -36,6 +37,7 @@ _STATUSES: tuple[tuple[type[SignalboxError], int, str], ...] = (
     (BodyTooLarge, 413, "RESOURCE_EXHAUSTED"),
     (UnsupportedContent, 415, "INVALID_ARGUMENT"),
     (ArtifactRefused, 422, "FAILED_PRECONDITION"),
+    (RateLimited, 429, "RESOURCE_EXHAUSTED"),
     (Overloaded, 503, "UNAVAILABLE"),
     (RegistryUnavailable, 503, "UNAVAILABLE"),
     (StoreUnavailable, 503, "UNAVAILABLE"),
@@ -70,6 +72,6 @@ def failure_of(error: Exception) -> Failure:
 
 
 def _headers(error: SignalboxError) -> dict[str, str]:
-    if isinstance(error, Overloaded):
+    if isinstance(error, Overloaded | RateLimited):
         return {"Retry-After": str(math.ceil(error.retry_after_seconds))}
     return {}

@@ -26,6 +26,7 @@ def rollback_routes(
     @router.post("/api/v2/rollback", status_code=202)
     async def roll_back(request: Request) -> Response:
         wish = _wish(await request.body())
+        request.state.caller.check_model(wish["model"])
         rollback = await rollbacks.take(
             wish["model"],
             Strategy(wish["strategy"]),

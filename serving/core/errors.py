@@ -6,6 +6,7 @@ SignalboxError
 ├── UnsupportedContent    a body in a form or compression this server does not read
 ├── NotServed             the model, version or alias asked for; `exists` lists what there is
 ├── AccessRefused         no key, or a key that may not do this
+├── RateLimited           a caller who asks too often; may again after `retry_after_seconds`
 ├── Overloaded            the server cannot take this now; retry after `retry_after_seconds`
 ├── DeadlineExceeded      the request's own time ran out
 ├── ModelFailed           a version raised or broke its output spec, and nothing could stand in
@@ -52,6 +53,13 @@ class AccessRefused(SignalboxError):
     def __init__(self, problem: str, *, identified: bool) -> None:
         self.identified = identified
         super().__init__(problem)
+
+
+class RateLimited(SignalboxError):
+    def __init__(self, who: str, *, retry_after_seconds: float) -> None:
+        self.who = who
+        self.retry_after_seconds = retry_after_seconds
+        super().__init__(f"{who} asks more often than allowed; try again in {retry_after_seconds:.2g} s")
 
 
 class Overloaded(SignalboxError):

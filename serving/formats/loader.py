@@ -48,18 +48,21 @@ class Adapter(Protocol):
 _ADAPTERS = {
     Format.ONNX: "serving.formats.onnx_runtime",
     Format.TORCHSCRIPT: "serving.formats.torch_script",
+    Format.PT2: "serving.formats.torch_export",
+    Format.COREML: "serving.formats.core_ml",
 }
 
 
 def load(artifact: Artifact, threads: int) -> LoadedModel:
     """Load with at most `threads` threads per inference. Raises ArtifactRefused."""
-    if artifact.format not in _ADAPTERS:
-        problem = f"{artifact.format} models are not yet supported"
-        raise ArtifactRefused(problem, next_step="export the model to ONNX")
+    return import_adapter(artifact.format).load(artifact, threads)
+
+
+def import_adapter(wanted: Format) -> Adapter:
+    """The adapter with its library, imported on first use. Raises ArtifactRefused where that is missing."""
     try:
-        adapter = cast(Adapter, import_module(_ADAPTERS[artifact.format]))
+        return cast(Adapter, import_module(_ADAPTERS[wanted]))
     except ImportError as error:
         step = "install the project with its own dependencies"
-        problem = f"the library for {artifact.format} models is missing ({error.name})"
+        problem = f"the library for {wanted} models is missing ({error.name})"
         raise ArtifactRefused(problem, next_step=step) from error
-    return adapter.load(artifact, threads)

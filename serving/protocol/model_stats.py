@@ -13,14 +13,14 @@ _BYTES_PER_MB = 1 << 20
 
 
 def model_stats(version: LoadedVersion, statistics: Statistics) -> dict[str, Any]:
-    """Every answered request is one execution; there is no cache, so nothing hits or misses it."""
+    """Requests answered together are one execution; there is no cache, so nothing hits or misses it."""
     counted = statistics.of(version.ref)
     return {
         "name": version.ref.model,
         "version": version.ref.version,
         "last_inference": statistics.last_inference_ms(version.ref),
         "inference_count": counted.rows,
-        "execution_count": counted.answered,
+        "execution_count": counted.executions,
         "inference_stats": {
             "success": _sum(counted.answered, counted.total_ns),
             "fail": _sum(counted.failed, counted.failed_ns),
@@ -49,7 +49,9 @@ def _sum(count: int, ns: int) -> dict[str, int]:
 
 
 def _memory_usage(version: LoadedVersion) -> list[dict[str, Any]]:
-    """What the registry says it was measured to take; nothing where it was never measured."""
+    """What loading took here, else what the registry says; nothing where it was never measured."""
+    if version.is_awake and version.loading.cost_bytes:
+        return [{"type": "CPU", "id": 0, "byte_size": version.loading.cost_bytes}]
     registered = version.provenance.registered
     try:
         megabytes = float(registered.tags[Tag.MEMORY_MB]) if registered is not None else 0.0

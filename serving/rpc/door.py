@@ -7,7 +7,7 @@ import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 from uuid import uuid4
 
 import grpc
@@ -36,6 +36,10 @@ class Door:
     def __init__(self, access: Access) -> None:
         self._access = access
 
+    def _admitted(self, method: str, path: str, metadata: dict[str, str], context: Context) -> str:
+        address = context.peer().rpartition(":")[0]
+        return self._access.admit(method, unquote(path), metadata, target=path, address=address).name
+
     def unary(self, call: Call, twin: Twin) -> Callable[[Any, Context], Awaitable[Any]]:
         """`call` as gRPC wants it."""
 
@@ -43,7 +47,7 @@ class Door:
             metadata = _metadata(context)
             caller = Caller("", _request_id(metadata), context.time_remaining())
             try:
-                caller.actor = self._access.check_key(*twin(message), metadata)
+                caller.actor = self._admitted(*twin(message), metadata, context)
                 answer = await call(message, caller)
             except Exception as error:  # the edge: whatever escaped becomes a status
                 failure = failure_of(error)
@@ -64,7 +68,7 @@ class Door:
             async for message in messages:
                 caller = Caller("", uuid4().hex, context.time_remaining())
                 try:
-                    caller.actor = self._access.check_key(*twin(message), metadata)
+                    caller.actor = self._admitted(*twin(message), metadata, context)
                     answer = pb.ModelStreamInferResponse(infer_response=await call(message, caller))
                 except Exception as error:  # the edge: whatever escaped becomes an answer
                     answer = pb.ModelStreamInferResponse(error_message=failure_of(error).message)

@@ -14,7 +14,7 @@ _MAX_BATCH_SIZES = 64
 
 @dataclass(slots=True)
 class BatchTimes:
-    """The answered requests of one batch size. `rendered` of them were sent as well."""
+    """The executions of one batch size, and the answers sent from them."""
 
     answered: int = 0
     input_ns: int = 0
@@ -33,6 +33,7 @@ class VersionStatistics:
     answered: int = 0
     failed: int = 0
     rows: int = 0
+    executions: int = 0
     total_ns: int = 0
     failed_ns: int = 0
     queue_ns: int = 0
@@ -54,6 +55,10 @@ class VersionStatistics:
         self.queue_ns += queue_ns
         self.input_ns += input_ns
         self.infer_ns += infer_ns
+
+    def count_execution(self, rows: int, input_ns: int, infer_ns: int) -> None:
+        """Account one run of the model over `rows` rows, of however many requests."""
+        self.executions += 1
         batch = self.batches.get(rows)
         if batch is None:
             if len(self.batches) >= _MAX_BATCH_SIZES:  # callers choose batch sizes; memory is ours

@@ -1,12 +1,18 @@
 """Who may call what: method, path, where the server is bound, and the key, against the outcome."""
 
 import os
+from datetime import timedelta
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
-from serving.api.access import Access, KeyFile
+from serving.api.access import ANONYMOUS, Access
+from serving.api.keyring import AdminKeyFile, KeyMirror, Keyring
+from serving.api.rate import RateLimits
+from serving.core.clock import ManualClock
 from serving.core.errors import AccessRefused
+from serving.core.keys import Key, Scope, digest_of
 
 KEY = "the-admin-key"
 GOOD = {"x-api-key": KEY}
@@ -24,8 +30,15 @@ def key_file(tmp_path: Path) -> Path:
 def access(
     key_file: Path, *, is_loopback: bool = True, require_infer_key: bool = False, hosts: str = ""
 ) -> Access:
+    clock = ManualClock()
+    keyring = Keyring(AdminKeyFile(key_file).digest, KeyMirror(key_file.with_name("keys.json")))
     return Access(
-        KeyFile(key_file).digest, is_loopback=is_loopback, require_infer_key=require_infer_key, hosts=hosts
+        keyring,
+        RateLimits(clock),
+        clock,
+        is_loopback=is_loopback,
+        require_infer_key=require_infer_key,
+        hosts=hosts,
     )
 
 
@@ -67,6 +80,9 @@ CALLS = [
     ("DELETE", "/v2/models/digits", False, False, False),
     ("DELETE", "/metrics", False, False, False),
     ("POST", "/api/v2/webhooks/mlflow", True, True, True),
+    ("POST", "/invocations", True, False, False),
+    ("POST", "/models/digits/invocations", True, False, False),
+    ("POST", "/api/v2/feedback", False, False, False),
 ]
 
 
@@ -81,14 +97,14 @@ def test_call_needs_a_key_where_it_is_not_open(
         (elsewhere, access(key_file, is_loopback=False)),
     ):
         if is_open:
-            assert rules.check_key(method, path, {}) == "anonymous"
-            assert rules.check_key(method, path, BAD) == "anonymous"
+            assert rules.admit(method, path, {}).name == "anonymous"
+            assert rules.admit(method, path, BAD).name == "anonymous"
         else:
             for headers in ({}, BAD):
                 with pytest.raises(AccessRefused) as refusal:
-                    rules.check_key(method, path, headers)
+                    rules.admit(method, path, headers)
                 assert not refusal.value.identified
-            assert rules.check_key(method, path, GOOD) == "admin"
+            assert rules.admit(method, path, GOOD).name == "admin"
 
 
 @pytest.mark.parametrize(
@@ -111,10 +127,10 @@ def test_key_is_taken_from_either_header(
 ) -> None:
     """The sentence tells no key from a wrong one, and nothing else."""
     if problem is None:
-        assert access(key_file).check_key("POST", "/api/v2/rollback", headers) == "admin"
+        assert access(key_file).admit("POST", "/api/v2/rollback", headers).name == "admin"
     else:
         with pytest.raises(AccessRefused, match=problem):
-            access(key_file).check_key("POST", "/api/v2/rollback", headers)
+            access(key_file).admit("POST", "/api/v2/rollback", headers)
 
 
 @pytest.mark.parametrize("state", ["absent", "empty", "blank", "group-readable", "folder"])
@@ -130,7 +146,7 @@ def test_server_has_no_key_when_the_file_is_not_a_private_key(key_file: Path, st
     else:
         key_file.write_text("" if state == "empty" else " \n")
     with pytest.raises(AccessRefused, match="has no admin key"):
-        access(key_file).check_key("POST", "/api/v2/rollback", GOOD)
+        access(key_file).admit("POST", "/api/v2/rollback", GOOD)
 
 
 def replace_key(key_file: Path, key: str) -> None:
@@ -143,14 +159,14 @@ def replace_key(key_file: Path, key: str) -> None:
 def test_new_key_works_at_once_and_the_old_one_no_longer(key_file: Path) -> None:
     """Without a restart."""
     rules = access(key_file)
-    assert rules.check_key("GET", "/api/v2/audit", GOOD) == "admin"
+    assert rules.admit("GET", "/api/v2/audit", GOOD).name == "admin"
     replace_key(key_file, "new")
     with pytest.raises(AccessRefused):
-        rules.check_key("GET", "/api/v2/audit", GOOD)
-    assert rules.check_key("GET", "/api/v2/audit", {"x-api-key": "new"}) == "admin"
+        rules.admit("GET", "/api/v2/audit", GOOD)
+    assert rules.admit("GET", "/api/v2/audit", {"x-api-key": "new"}).name == "admin"
     key_file.unlink()
     with pytest.raises(AccessRefused):
-        rules.check_key("GET", "/api/v2/audit", {"x-api-key": "new"})
+        rules.admit("GET", "/api/v2/audit", {"x-api-key": "new"})
 
 
 def test_key_counts_as_soon_as_its_file_is_private_and_no_longer_when_it_is_not(key_file: Path) -> None:
@@ -158,12 +174,12 @@ def test_key_counts_as_soon_as_its_file_is_private_and_no_longer_when_it_is_not(
     key_file.chmod(0o644)
     rules = access(key_file)
     with pytest.raises(AccessRefused):
-        rules.check_key("GET", "/api/v2/audit", GOOD)
+        rules.admit("GET", "/api/v2/audit", GOOD)
     key_file.chmod(0o600)
-    assert rules.check_key("GET", "/api/v2/audit", GOOD) == "admin"
+    assert rules.admit("GET", "/api/v2/audit", GOOD).name == "admin"
     key_file.chmod(0o604)
     with pytest.raises(AccessRefused):
-        rules.check_key("GET", "/api/v2/audit", GOOD)
+        rules.admit("GET", "/api/v2/audit", GOOD)
 
 
 @pytest.mark.parametrize(
@@ -195,3 +211,104 @@ def test_host_is_checked_on_loopback_only(key_file: Path, host: str, is_served: 
             rules.check_host(host)
         assert refusal.value.identified
     access(key_file, is_loopback=False).check_host(host)
+
+
+def keyed(key_file: Path, clock: ManualClock, *keys: Key) -> Access:
+    """A server that knows these keys, beyond loopback."""
+    KeyMirror(key_file.with_name("keys.json")).write(keys)
+    keyring = Keyring(AdminKeyFile(key_file).digest, KeyMirror(key_file.with_name("keys.json")))
+    limits = RateLimits(clock)
+    return Access(keyring, limits, clock, is_loopback=False, require_infer_key=False, hosts="")
+
+
+def named_key(clock: ManualClock, *scopes: Scope, models: tuple[str, ...] = ()) -> Key:
+    return Key(
+        id="1",
+        name="ann",
+        digest=digest_of("ann's"),
+        scopes=frozenset(scopes),
+        models=models,
+        created_at=clock.now(),
+        created_by="bob",
+        expires_at=clock.now() + timedelta(hours=1),
+    )
+
+
+ANNS = {"x-api-key": "ann's"}
+INFER, READ, CHANGE = (
+    ("POST", "/v2/models/digits/infer"),
+    ("GET", "/api/v2/audit"),
+    ("POST", "/api/v2/rollback"),
+)
+
+
+@pytest.mark.parametrize(
+    ("scope", "allowed"),
+    [(Scope.INFER, {INFER}), (Scope.READ, {READ}), (Scope.ADMIN, {INFER, READ, CHANGE})],
+)
+def test_key_opens_what_its_scope_names(key_file: Path, scope: Scope, allowed: set[tuple[str, str]]) -> None:
+    """And the refusal says which scope is missing."""
+    clock = ManualClock()
+    rules = keyed(key_file, clock, named_key(clock, scope))
+    for method, path in (INFER, READ, CHANGE):
+        if (method, path) in allowed:
+            assert rules.admit(method, path, ANNS).name == "ann"
+        else:
+            with pytest.raises(AccessRefused, match=f"key 'ann' has {scope}") as refusal:
+                rules.admit(method, path, ANNS)
+            assert refusal.value.identified
+
+
+def test_key_opens_nothing_when_it_has_expired(key_file: Path) -> None:
+    """To the second."""
+    clock = ManualClock()
+    rules = keyed(key_file, clock, named_key(clock, Scope.READ))
+    clock.advance(3599)
+    assert rules.admit(*READ, ANNS).name == "ann"
+    clock.advance(1)
+    with pytest.raises(AccessRefused, match="key 'ann' expired at") as refusal:
+        rules.admit(*READ, ANNS)
+    assert not refusal.value.identified
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "problem"),
+    [
+        ("POST", "/v2/models/digits/infer", None),
+        ("POST", "/v2/models/digits-2/versions/1/infer", None),
+        ("GET", "/v2/models/digits", None),
+        ("GET", "/v2/models/other%2Fdigits", "not 'other/digits'"),
+        ("POST", "/v2/models/fraud/infer", "not 'fraud'"),
+        ("POST", "/models/fraud/invocations", "not 'fraud'"),
+        ("PUT", "/api/v2/traffic/fraud", "not 'fraud'"),
+        ("POST", "/v2/repository/models/fraud/load", "not 'fraud'"),
+        ("GET", "/api/v2/audit?model=digits", None),
+        ("GET", "/api/v2/audit?model=digits&model=fraud", "not 'fraud'"),
+        ("GET", "/api/v2/audit", "this call names none"),
+        ("POST", "/v2/repository/index", "this call names none"),
+        ("POST", "/api/v2/rollback", None),
+    ],
+)
+def test_key_for_some_models_opens_calls_about_these_alone(
+    key_file: Path, method: str, target: str, problem: str | None
+) -> None:
+    """What names its model in the body is asked about once that is read."""
+    clock = ManualClock()
+    rules = keyed(key_file, clock, named_key(clock, Scope.ADMIN, models=("digits*",)))
+    path = unquote(target.partition("?")[0])
+    if problem is None:
+        assert rules.admit(method, path, ANNS, target=target).name == "ann"
+    else:
+        with pytest.raises(AccessRefused, match=problem) as refusal:
+            rules.admit(method, path, ANNS, target=target)
+        assert refusal.value.identified
+
+
+def test_caller_may_ask_about_its_own_models_when_the_body_names_one(key_file: Path) -> None:
+    """A caller without a key is asked nothing: nothing is open to it that a key would narrow."""
+    clock = ManualClock()
+    caller = keyed(key_file, clock, named_key(clock, Scope.ADMIN, models=("digits*",))).admit(*CHANGE, ANNS)
+    caller.check_model("digits")
+    with pytest.raises(AccessRefused):
+        caller.check_model("fraud")
+    ANONYMOUS.check_model("fraud")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from serving.api.access import ANONYMOUS
 from serving.api.body import Message, Receive
 from serving.api.edge import Send
 from serving.core.errors import NotServed
@@ -50,7 +51,20 @@ async def test_request_goes_on_with_its_actor_and_id(desk: Desk) -> None:
         answer = await http.post("/v2/repository/index", content=b"body", headers={"X-Request-Id": "r-1"})
     assert (answer.status_code, answer.content) == (200, b"body")
     assert answer.headers["x-request-id"] == "r-1"
-    assert behind.state == {"actor": "anonymous", "request_id": "r-1"}
+    assert behind.state == {"actor": "anonymous", "caller": ANONYMOUS, "request_id": "r-1"}
+
+
+@story
+async def test_every_answer_tells_browsers_to_keep_off(desk: Desk) -> None:
+    """Of the framework as of the door."""
+    async with client(desk, behind=Echo()) as http:
+        for answer in (
+            await http.post("/v2/repository/index", content=b""),
+            await http.get("/v2/models/digits/infer"),
+        ):
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            assert answer.headers["x-frame-options"] == "DENY"
+            assert "access-control-allow-origin" not in answer.headers
 
 
 @story

@@ -14,6 +14,7 @@ from serving.core.errors import (
     ModelFailed,
     NotServed,
     Overloaded,
+    RateLimited,
     RegistryUnavailable,
     SignalboxError,
     StoreUnavailable,
@@ -31,6 +32,12 @@ TABLE: list[tuple[SignalboxError, int, str, str]] = [
     (BodyTooLarge(64), 413, "RESOURCE_EXHAUSTED", "the body is larger than the limit of 64 bytes"),
     (UnsupportedContent("brotli"), 415, "INVALID_ARGUMENT", "brotli"),
     (ArtifactRefused("a pickle", next_step="export it"), 422, "FAILED_PRECONDITION", "a pickle; export it"),
+    (
+        RateLimited("key 'a'", retry_after_seconds=0.5),
+        429,
+        "RESOURCE_EXHAUSTED",
+        "key 'a' asks more often than allowed; try again in 0.5 s",
+    ),
     (Overloaded("full", retry_after_seconds=1.2), 503, "UNAVAILABLE", "full"),
     (RegistryUnavailable("MLflow is away"), 503, "UNAVAILABLE", "MLflow is away"),
     (StoreUnavailable("locked"), 503, "UNAVAILABLE", "locked"),
@@ -60,6 +67,7 @@ def test_every_error_of_the_tree_is_in_the_table() -> None:
 def test_headers_say_when_and_how_to_come_again() -> None:
     """Whole seconds, rounded up; and which scheme takes the key."""
     assert failure_of(Overloaded("full", retry_after_seconds=1.2)).headers == {"Retry-After": "2"}
+    assert failure_of(RateLimited("ann", retry_after_seconds=0.2)).headers == {"Retry-After": "1"}
     assert failure_of(AccessRefused("no", identified=False)).headers == {"WWW-Authenticate": "Bearer"}
 
 

@@ -10,13 +10,12 @@ import grpc
 import numpy as np
 import pytest
 
-from serving.api.access import Access
 from serving.core.datatypes import Array
 from serving.core.health import Status
 from serving.protocol.backing import Backing
 from serving.rpc.generated import inference_pb2 as pb
 from serving.rpc.server import RpcServer
-from tests.desk import Desk, Hangs, open_desk
+from tests.desk import Desk, Hangs, open_access, open_desk
 from tests.rpc.line import Line
 from tests.story import eventually, story
 from tests.versions import loaded
@@ -51,7 +50,7 @@ def hangs() -> Iterator[Counting]:
 
 @asynccontextmanager
 async def line_to(desk: Desk) -> AsyncIterator[Line]:
-    access = Access(lambda: None, is_loopback=True, require_infer_key=False, hosts="")
+    access = open_access()
     nothing = cast(Any, None)
     backing = Backing(access, desk.inference, nothing, nothing, lambda _: Status.HEALTHY, 1 << 20, 20.0)
     rpc = RpcServer(backing)

@@ -10,8 +10,9 @@ import numpy.typing as npt
 from onnx import TensorProto, helper
 
 from flows.catalog.facts import Facts
-from flows.catalog.measure import Notebook, Task, measure
+from flows.catalog.measure import measure
 from flows.catalog.policy import ValidationPolicy
+from flows.catalog.task import Notebook, Task
 from tests.models import onnx_graph, save_onnx
 
 Array = npt.NDArray[Any]
