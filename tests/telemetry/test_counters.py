@@ -8,28 +8,29 @@ REF = VersionRef("digits", "2")
 
 
 def test_answered_and_failed_requests_are_counted_apart() -> None:
-    """Rows beside requests; the encoding of an answer is added when it is known."""
+    """Rows beside requests beside executions; the encoding of an answer is added when it is known."""
     counted = Statistics(ManualClock()).of(REF)
     counted.count(1.0, 4, input_ns=1, queue_ns=2, infer_ns=3, total_ns=10)
     counted.count(2.0, 4, input_ns=1, queue_ns=2, infer_ns=3, total_ns=10)
-    counted.count_rendered(4, 5)
+    counted.count_execution(8, 2, 6)
+    counted.count_rendered(8, 5)
     counted.count_failed(7)
-    assert (counted.answered, counted.rows, counted.total_ns) == (2, 8, 25)
+    assert (counted.answered, counted.rows, counted.executions, counted.total_ns) == (2, 8, 1, 25)
     assert (counted.input_ns, counted.queue_ns, counted.infer_ns) == (2, 4, 6)
     assert (counted.rendered, counted.output_ns) == (1, 5)
     assert (counted.failed, counted.failed_ns) == (1, 7)
-    batch = counted.batches[4]
-    assert (batch.answered, batch.infer_ns, batch.rendered, batch.output_ns) == (2, 6, 1, 5)
+    batch = counted.batches[8]
+    assert (batch.answered, batch.infer_ns, batch.rendered, batch.output_ns) == (1, 6, 1, 5)
 
 
 def test_batch_sizes_are_bounded_when_callers_invent_them() -> None:
     """What is beyond is counted in the whole only."""
     counted = Statistics(ManualClock()).of(REF)
     for rows in range(1, 200):
-        counted.count(1.0, rows, input_ns=0, queue_ns=0, infer_ns=0, total_ns=0)
+        counted.count_execution(rows, 0, 0)
         counted.count_rendered(rows, 1)
     assert len(counted.batches) == 64
-    assert (counted.answered, counted.rendered) == (199, 199)
+    assert (counted.executions, counted.rendered) == (199, 199)
 
 
 def test_versions_are_bounded_when_there_are_very_many() -> None:
