@@ -7,6 +7,7 @@ from typing import Protocol
 
 from sqlalchemy import Engine
 
+from flows.rollout.evidence import EvidenceSource
 from serving.core.clock import Clock
 from serving.store.guard import Guard
 from serving.store.registry import Registry
@@ -29,7 +30,8 @@ class Evidence(Protocol):
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What a promotion works with. `validate` and `benchmark` judge a rollout's version against the present
-    champion; the rollout that `benchmark` is given holds the validation as its evidence.
+    champion; the rollout that `benchmark` is given holds the validation as its evidence. `evidence` is what
+    live traffic says of a staged one.
     """
 
     engine: Engine
@@ -39,6 +41,7 @@ class Parts:
     validate: Callable[[Rollout, str | None], Evidence]
     benchmark: Callable[[Rollout, str | None], Evidence]
     pause: Callable[[float], object] = time.sleep
+    evidence: EvidenceSource | None = None
 
 
 def on_record(found: Evidence) -> dict[str, JsonValue]:
