@@ -98,6 +98,8 @@ def was_set(status: Status, tag: str, now: datetime) -> Status:
 def _counted(status: Status, facts: Facts, now: datetime) -> Status:
     """The status with the time since the last look, as observation or not."""
     passed = (now - status.looked_at).total_seconds() if status.looked_at is not None else 0.0
+    if passed < 0:
+        status = _begun_anew(status, now)
     status = replace(status, looked_at=now)
     if facts.judgement is not None:
         status = replace(status, metrics=tuple(each.as_json() for each in facts.judgement.measurements))
@@ -115,6 +117,20 @@ def _counted(status: Status, facts: Facts, now: datetime) -> Status:
     return replace(status, unobserved_seconds=status.unobserved_seconds + lost)
 
 
+def _begun_anew(status: Status, now: datetime) -> Status:
+    """The stage from its beginning, after the clock was stepped back: what was counted lies in its future."""
+    return replace(
+        status,
+        set_at=min(status.set_at, now) if status.set_at is not None else None,
+        began=min(status.began, now) if status.began is not None else None,
+        since=now if status.since is not None else None,
+        window_since=now if status.window_since is not None else None,
+        observed_seconds=0.0,
+        window_seconds=0.0,
+        patience_seconds=0.0,
+    )
+
+
 def _overtaken(subject: Subject, status: Status, facts: Facts) -> Decision | None:
     """Whether serving or a person has decided otherwise."""
     if facts.ejected is not None:
@@ -126,7 +142,8 @@ def _overtaken(subject: Subject, status: Status, facts: Facts) -> Decision | Non
         return _end(status, End.SUPERSEDED, "alias champion was moved to it by hand")
     if named.champion != subject.champion:
         return _end(status, End.SUPERSEDED, f"alias champion was moved to {named.champion or 'nothing'}")
-    if named.challenger == subject.version or status.step is Step.NAME:
+    is_ours = status.entered or status.step is Step.SET
+    if named.challenger == subject.version or not is_ours:
         return None
     if named.challenger is None:
         return _end(status, End.ROLLED_BACK, "alias challenger was deleted, which aborts the rollout")

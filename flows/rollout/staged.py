@@ -146,8 +146,8 @@ class StagedPromotion(DirectPromotion):
 
     def _judged(self) -> Judgement | None:
         """The judgement on the present stage; None before its split was seen to hold."""
-        status, spec = self._status, self._spec
-        if status.since is None or status.began is None:
+        status, spec, now = self._status, self._spec, self._parts.clock.now()
+        if status.since is None or status.began is None or now < (status.window_since or status.since):
             return None
         is_final = status.stage == spec.last
         span = Span(
@@ -156,7 +156,7 @@ class StagedPromotion(DirectPromotion):
             challenger=self._subject.version,
             began=status.began,
             since=(status.window_since or status.since) if is_final else status.since,
-            until=self._parts.clock.now(),
+            until=now,
             is_final=is_final,
         )
         return judge(self._source.collect(span), spec.policy, spec.kind)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flows.rollout.sequential import Count, compare
+from flows.rollout.sequential import Count, is_worse
 
 SEED = 20_260_101
 CHAMPION_RATIO = 0.02
@@ -66,7 +66,7 @@ def _stopped(
     for look in range(looks):
         one = Count(int(champion[look]), champion_trials * (look + 1))
         two = Count(int(canary[look]), canary_trials * (look + 1))
-        if compare(one, two, TAU).is_worse(ALPHA):
+        if is_worse(one, two, TAU, ALPHA):
             return look + 1
     return None
 
