@@ -5,36 +5,81 @@ A request picks its version once, from the table of that moment; publishing a ne
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from serving.core.errors import NotServed
 from serving.core.model import Alias, Variant
+from serving.core.traffic import Split, goes_to_challenger
 from serving.pool import LoadedVersion
+
+
+class Role(StrEnum):
+    """As what a version is compared with the champion."""
+
+    CHALLENGER = "challenger"
+    SHADOW = "shadow"
+
+
+@dataclass(frozen=True, slots=True)
+class CopyTarget:
+    """Who may get a copy of a request once it is answered, and as what.
+
+    The answer and the copy are one champion's and one other version's; `is_control` where the other one
+    answered and the champion gets the copy. `percent` is the share to be copied, None for the server's own.
+    """
+
+    version: LoadedVersion
+    role: Role
+    is_control: bool = False
+    percent: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The version chosen for one request, and who stands in when it fails."""
+    """The version chosen for one request, who stands in when it fails, and who may get a copy of it."""
 
     version: LoadedVersion
     fallback: LoadedVersion | None
     variant: Variant
     alias: str | None
+    copies: tuple[CopyTarget, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ModelRoutes:
     """What one model answers with now.
 
-    `previous` is the fallback on serving's own record, `by_hand` what an admin loaded by number.
+    `previous` is the fallback on serving's own record, `by_hand` what an admin loaded by number, `split`
+    the one in effect: both its versions are among the aliases then.
     """
 
     by_alias: Mapping[str, LoadedVersion] = field(default_factory=dict)
     previous: LoadedVersion | None = None
     by_hand: Mapping[str, LoadedVersion] = field(default_factory=dict)
+    split: Split | None = None
 
     @property
     def champion(self) -> LoadedVersion | None:
         return self.by_alias.get(Alias.CHAMPION)
+
+    def to_challenger(self, split: Split) -> Route:
+        """The route of the challenger's part of a split: the champion stands in, and is the control."""
+        champion = self.by_alias[Alias.CHAMPION]
+        control = CopyTarget(champion, Role.CHALLENGER, is_control=True, percent=split.compare_percent)
+        challenger = self.by_alias[Alias.CHALLENGER]
+        return Route(challenger, champion, Variant.CHALLENGER, Alias.CHALLENGER, (control,))
+
+    def to_champion(self, champion: LoadedVersion) -> Route:
+        """The route of everything else: `previous` stands in; challenger and shadow may get a copy."""
+        compared: dict[LoadedVersion, CopyTarget] = {}
+        if (shadow := self.by_alias.get(Alias.SHADOW)) is not None and shadow is not champion:
+            compared[shadow] = CopyTarget(shadow, Role.SHADOW)
+        if self.split is not None:  # of a version that is both, the challenger counts
+            challenger = self.by_alias[Alias.CHALLENGER]
+            percent = self.split.compare_percent
+            compared[challenger] = CopyTarget(challenger, Role.CHALLENGER, percent=percent)
+        copies = tuple(compared.values())
+        return Route(champion, self.previous, Variant.CHAMPION, Alias.CHAMPION, copies)
 
     def by_version(self, version: str) -> LoadedVersion | None:
         named = next((v for v in self.by_alias.values() if v.ref.version == version), None)
@@ -76,16 +121,20 @@ class Routes:
             raise NotServed(f"model '{model}' is not served", exists=self.names())
         return routes
 
-    def find(self, model: str, address: str | None) -> Route:
+    def find(self, model: str, address: str | None, key: str | None = None) -> Route:
         """The route of a request for `model`, where `address` is a version number, an alias or nothing.
 
-        Only the champion has a stand-in: whoever names another version wants that version's own answer.
+        A request that names nothing is part of the split, by its route key. Whoever names a version gets
+        that one and, but for the champion, that one's own answer.
         """
         routes = self.of(model)
+        split = routes.split if address is None else None
+        if split is not None and key is not None and goes_to_challenger(model, key, split.percent):
+            return routes.to_challenger(split)
         alias = Alias.CHAMPION if address is None else address
         version = routes.by_alias.get(alias)
         if version is not None and alias == Alias.CHAMPION:
-            return Route(version, routes.previous, Variant.CHAMPION, alias)
+            return routes.to_champion(version)
         if version is not None:
             variant = Variant.CHALLENGER if alias == Alias.CHALLENGER else Variant.DIRECT
             return Route(version, None, variant, alias)
