@@ -5,19 +5,12 @@ A request picks its version once, from the table of that moment; publishing a ne
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 
+from serving.core.comparison import Role
 from serving.core.errors import NotServed
 from serving.core.model import Alias, Variant
 from serving.core.traffic import Split, goes_to_challenger
 from serving.pool import LoadedVersion
-
-
-class Role(StrEnum):
-    """As what a version is compared with the champion."""
-
-    CHALLENGER = "challenger"
-    SHADOW = "shadow"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +36,11 @@ class Route:
     variant: Variant
     alias: str | None
     copies: tuple[CopyTarget, ...] = ()
+
+    @property
+    def is_divided(self) -> bool:
+        """Whether the request named nothing and is the challenger's by the split."""
+        return self.variant is Variant.CHALLENGER and self.fallback is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ class FakeHealth:
     hanging: set[str] = field(default_factory=set)
     broken: set[str] = field(default_factory=set)
     proofs: dict[str, Proof] = field(default_factory=dict)
+    challenger_proofs: dict[str, Proof] = field(default_factory=dict)
     probed: list[str] = field(default_factory=list)
 
     async def probe(self, model: FollowedModel) -> None:
@@ -48,6 +49,11 @@ class FakeHealth:
             raise RuntimeError("of the probe")
         if model.champion is not None:
             self.proofs[model.name] = Proof(model.champion.ref.version, "d", self.clock.now())
+
+    async def probe_challenger(self, model: FollowedModel) -> None:
+        self.probed.append(f"challenger of {model.name}")
+        if model.challenger is not None:
+            self.challenger_proofs[model.name] = Proof(model.challenger.ref.version, "c", self.clock.now())
 
     def learn(self, stored: Iterable[StoredLevel]) -> None:
         pass

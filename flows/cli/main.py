@@ -21,6 +21,7 @@ from flows.cli.rollback import rollback
 from flows.cli.rollouts import rollouts
 from flows.cli.serve import serve
 from flows.cli.status import status
+from flows.cli.traffic import traffic
 from flows.cli.up import up
 from flows.cli.validate import validate
 from serving.core.errors import SignalboxError
@@ -31,7 +32,21 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (up, down, status, serve, models, promote, rollouts, rollback, health, drift, validate):
+_COMMANDS = (
+    up,
+    down,
+    status,
+    serve,
+    models,
+    promote,
+    rollouts,
+    rollback,
+    traffic,
+    health,
+    drift,
+    validate,
+)
+for command in _COMMANDS:
     app.command()(command)
 app.add_typer(alerts_app, name="alerts")
 app.add_typer(audit_app, name="audit")

@@ -6,6 +6,7 @@ seconds; when it is away the answer says so and holds what is known.
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,6 +20,7 @@ from serving.follower import Follower
 from serving.health import Health
 from serving.ledger import Ledger
 from serving.pool import LoadedVersion
+from serving.splits import Splits
 from serving.store import changes
 from serving.store.registry import ModelVersion, Registry, Run
 
@@ -47,11 +49,13 @@ class ModelDetails:
         models: Mapping[str, FollowedModel],
         follower: Follower,
         registry: Registry,
+        splits: Splits,
         health: Health,
         ledger: Ledger,
         clock: Clock,
     ) -> None:
         self._models = models
+        self._splits = splits
         self._follower = follower
         self._registry = registry
         self._health = health
@@ -79,6 +83,7 @@ class ModelDetails:
             "tags": tags,
             "aliases": self._aliases(model),
             "previous": model.previous.ref.version if model.previous else None,
+            "traffic": self._traffic(model),
             "watched_until": model.watch.until.isoformat() if model.watch else None,
             "registry_stale": stale,
             "versions": [await self._version(model, entry) for entry in self._known(model, versions)],
@@ -98,6 +103,15 @@ class ModelDetails:
                 "reason": refusal.reason if refusal else None,
             }
         return entries
+
+    def _traffic(self, model: FollowedModel) -> dict[str, Any]:
+        """The tag as it is wanted, the split that requests meet, and why they differ."""
+        split = model.shown_split
+        return {
+            "wanted": model.registered.tags.get(Tag.TRAFFIC) if model.registered else None,
+            "served": asdict(split) if split else None,
+            "reason": self._splits.explain(model),
+        }
 
     def _known(
         self, model: FollowedModel, listed: list[ModelVersion]

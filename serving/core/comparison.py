@@ -6,6 +6,7 @@ Differences are always the other version's from the champion's, whichever of the
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,28 @@ _LARGEST = 1e150
 _NUMBERS, _TEXTS = "iub", "OSU"
 
 Outputs = Mapping[str, Array]
+
+
+class Role(StrEnum):
+    """As what a version is compared with the champion."""
+
+    CHALLENGER = "challenger"
+    SHADOW = "shadow"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Pair:
+    """Whose answers are compared.
+
+    `is_control` where the other version answered the caller and the champion got the copy; else the
+    champion answered. Only the copy's time is free of what callers do.
+    """
+
+    model: str
+    champion: str
+    other: str
+    role: Role
+    is_control: bool = False
 
 
 @dataclass(slots=True)

@@ -116,12 +116,12 @@ def _split(said: Mapping[str, object]) -> Split | Unreadable:
     challenger, rollout = said.get("challenger"), said.get("rollout")
     if type(challenger) is int:
         challenger = str(challenger)
-    if not isinstance(challenger, str) or not _is_version(challenger):
+    if not isinstance(challenger, str) or not is_version(challenger):
         return Unreadable(f"'challenger' must be a version number, not {_shown(said, 'challenger')}")
     percent, compare = said.get("percent"), said.get("compare_percent")
-    if not _is_percent(percent):
+    if not is_percent(percent):
         return Unreadable(f"'percent' must be a whole number from 0 to 100, not {_shown(said, 'percent')}")
-    if compare is not None and not _is_percent(compare):
+    if compare is not None and not is_percent(compare):
         return Unreadable(
             f"'compare_percent' must be a whole number from 0 to 100, not {_shown(said, 'compare_percent')}"
         )
@@ -131,11 +131,11 @@ def _split(said: Mapping[str, object]) -> Split | Unreadable:
     return Split(challenger, percent, rollout or None, compare if isinstance(compare, int) else None)
 
 
-def _is_version(text: str) -> bool:
+def is_version(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) < 19 and text[0] != "0"
 
 
-def _is_percent(value: object) -> bool:
+def is_percent(value: object) -> bool:
     return type(value) is int and 0 <= value <= ALL_PERCENT
 
 

@@ -58,6 +58,9 @@ class Wish:
     reason: str
     only_from: frozenset[str | None] | None = None
 
+    def __str__(self) -> str:
+        return f"alias {self.alias} of '{self.model}' to {self.to_version or 'nothing'}"
+
 
 @dataclass(frozen=True, slots=True)
 class TrafficWish:
@@ -71,6 +74,9 @@ class TrafficWish:
     actor: str
     reason: str
     only_from: frozenset[str | None] | None = None
+
+    def __str__(self) -> str:
+        return f"traffic tag of '{self.model}' to {self.to_text or 'nothing'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,19 +113,16 @@ class Guard:
         finally:
             self._leases.release(lease)
 
-    def move(self, wish: Wish, lease: Lease) -> Move:
-        """Write the alias once. With `only_from`, do so only while the registry names one of those versions.
+    def move(self, wish: Wish | TrafficWish, lease: Lease) -> Move:
+        """Write once. With `only_from`, do so only while the registry shows one of those values.
 
         Raises `ChangeRefused` naming who pre-empted the lease, or `StoreUnavailable` where the store fails:
         before the write, or after it, which leaves the intent open. A registry that fails is a verdict:
         FAILED when nothing changed, UNKNOWN when that cannot be told; the intent then stays open too.
-        The next guarded write of this alias settles an open intent by reading.
+        The next guarded write of this entry settles an open intent by reading.
         """
-        return self._change(self._alias_of(wish), lease)
-
-    def direct(self, wish: TrafficWish, lease: Lease) -> Move:
-        """Write the traffic tag once; everything else as `move`."""
-        return self._change(self._tag_of(wish), lease)
+        entry = self._alias_of(wish) if isinstance(wish, Wish) else self._tag_of(wish)
+        return self._change(entry, lease)
 
     def _alias_of(self, wish: Wish) -> _Entry:
         model, alias = wish.model, wish.alias
