@@ -18,12 +18,14 @@ from serving.overrides import Overrides
 from serving.splits import Splits
 from serving.store import rollouts
 from serving.store.guard import Guard, Move, TrafficWish, Verdict
-from serving.store.overrides import Override
 from serving.store.registry import RegisteredModel, Registry
 
 log = logging.getLogger(__name__)
 
 _APPLY_SECONDS = 5.0
+# A serving process holds the lease for single writes only.
+_OURS = "serving:"
+_LEASE_WAITS_SECONDS = (0.1, 0.3, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +79,8 @@ class Traffic:
         """
         followed = self._followed(model)
         await self._refuse_owned(model)
-        ejected = self._overrides.laid_for(model, Alias.CHALLENGER)
-        split = await asyncio.to_thread(self._write, model, percent, challenger, actor, ejected)
+        self._refuse_ejected(followed)
+        split = await self._written(model, percent, challenger, actor)
         self._wake()
         is_met = await self._splits.changes(lambda: followed.shown_split == split, _APPLY_SECONDS)
         if is_met:
@@ -101,20 +103,33 @@ class Traffic:
                     holder=rollout.id,
                 )
 
-    def _write(
-        self, model: str, percent: int, challenger: str | None, actor: str, ejected: Override | None
-    ) -> Split:
+    def _refuse_ejected(self, model: FollowedModel) -> None:
+        override = self._overrides.laid_for(model.name, Alias.CHALLENGER)
+        named = model.registered.aliases.get(Alias.CHALLENGER) if model.registered else None
+        if override is not None and named == override.not_version:
+            raise ChangeRefused(
+                f"challenger {named} of '{model.name}' was ejected ({override.reason}): "
+                "set alias challenger to another version"
+            )
+
+    async def _written(self, model: str, percent: int, challenger: str | None, actor: str) -> Split:
+        """The split as it was written. What serving itself writes between two changes is waited for."""
+        for wait_seconds in _LEASE_WAITS_SECONDS:
+            try:
+                return await asyncio.to_thread(self._write, model, percent, challenger, actor)
+            except ChangeRefused as refusal:
+                if refusal.holder is None or not refusal.holder.startswith(_OURS):
+                    raise
+            await asyncio.sleep(wait_seconds)
+        return await asyncio.to_thread(self._write, model, percent, challenger, actor)
+
+    def _write(self, model: str, percent: int, challenger: str | None, actor: str) -> Split:
         with self._guard.holding(model, f"{self._holder}:traffic:{uuid4().hex[:8]}") as lease:
             registered = self._registry.registered_model(model)
             text = registered.tags.get(Tag.TRAFFIC)
             before = read_tag(text)
             compare = before.compare_percent if isinstance(before, Split) else None
             split = Split(_challenger(registered, challenger), percent, compare_percent=compare)
-            if ejected is not None and ejected.not_version == split.challenger:
-                raise ChangeRefused(
-                    f"challenger {split.challenger} of '{model}' was ejected ({ejected.reason}): "
-                    "set alias challenger to another version"
-                )
             reason = f"{percent} % to version {split.challenger}"
             wish = TrafficWish(model, write_tag(split), actor, reason, frozenset({text}))
             _check(self._guard.move(wish, lease), model)

@@ -68,6 +68,7 @@ class Desk:
     failing: list[Evidence]
     ejected: list[tuple[str, Evidence]]
     compared: "Compared"
+    shadow: Shadow
 
     def install(self, champion: LoadedVersion, previous: LoadedVersion | None = None) -> None:
         self.model.served["champion"] = champion
@@ -123,7 +124,7 @@ def open_desk(tmp_path: Path) -> Desk:
         Statistics(),
         clock,
     )
-    return Desk(inference, model, routes, metrics, failing, ejected, compared)
+    return Desk(inference, model, routes, metrics, failing, ejected, compared, shadow)
 
 
 async def nothing_behind(scope: object, receive: object, send: object) -> None:
