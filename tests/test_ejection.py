@@ -79,7 +79,7 @@ def laid(home: Path) -> list[tuple[str, str, str | None]]:
 async def test_failing_challenger_is_ejected_without_a_failed_caller(
     home: Path, double: MlflowDouble
 ) -> None:
-    """Five answers decide, four of them failed at the latest; alias and tag go from the registry, told, audited and counted once."""
+    """Five answers decide; alias and tag go from the registry, told, audited and counted once."""
     async with station(home, double) as server:
         callers = await divided(server)
         await callers.until_ejected()
