@@ -60,15 +60,21 @@ class ModelRoutes:
     def champion(self) -> LoadedVersion | None:
         return self.by_alias.get(Alias.CHAMPION)
 
-    def to_challenger(self, split: Split) -> Route:
-        """The route of the challenger's part of a split: the champion stands in, and is the control."""
-        champion = self.by_alias[Alias.CHAMPION]
+    def division(self) -> "Division | None":
+        """The challenger's part of the split: the champion stands in, and is the control."""
+        split = self.split
+        if split is None:
+            return None
+        champion, challenger = self.by_alias[Alias.CHAMPION], self.by_alias[Alias.CHALLENGER]
         control = CopyTarget(champion, Role.CHALLENGER, is_control=True, percent=split.compare_percent)
-        challenger = self.by_alias[Alias.CHALLENGER]
-        return Route(challenger, champion, Variant.CHALLENGER, Alias.CHALLENGER, (control,))
+        route = Route(challenger, champion, Variant.CHALLENGER, Alias.CHALLENGER, (control,))
+        return Division(split.percent, route)
 
-    def to_champion(self, champion: LoadedVersion) -> Route:
-        """The route of everything else: `previous` stands in; challenger and shadow may get a copy."""
+    def main(self) -> Route | None:
+        """The champion's route: `previous` stands in; challenger and shadow may get a copy."""
+        champion = self.champion
+        if champion is None:
+            return None
         compared: dict[LoadedVersion, CopyTarget] = {}
         if (shadow := self.by_alias.get(Alias.SHADOW)) is not None and shadow is not champion:
             compared[shadow] = CopyTarget(shadow, Role.SHADOW)
@@ -97,17 +103,34 @@ class ModelRoutes:
         return [*sorted(self.by_alias), *self.versions()]
 
 
+@dataclass(frozen=True, slots=True)
+class Division:
+    """The part of the requests that is the challenger's."""
+
+    percent: int
+    route: Route
+
+
 class Routes:
-    """The tables of all models. Written by the follower, read by every request, on one thread."""
+    """The tables of all models. Written by the follower, read by every request, on one thread.
+
+    The routes that most requests take are made when a table is published, not for each request.
+    """
 
     def __init__(self) -> None:
         self._models: dict[str, ModelRoutes] = {}
+        self._main: dict[str, Route] = {}
+        self._divisions: dict[str, Division] = {}
 
     def publish(self, model: str, routes: ModelRoutes) -> None:
+        for made in (self._models, self._main, self._divisions):
+            made.pop(model, None)
         if routes.by_alias or routes.by_hand:
             self._models[model] = routes
-        else:
-            self._models.pop(model, None)
+        if (main := routes.main()) is not None:
+            self._main[model] = main
+        if (division := routes.division()) is not None:
+            self._divisions[model] = division
 
     def names(self) -> list[str]:
         return sorted(self._models)
@@ -125,18 +148,21 @@ class Routes:
         A request that names nothing is part of the split, by its route key. Whoever names a version gets
         that one and, but for the champion, that one's own answer.
         """
+        divided = self._divisions.get(model) if address is None else None
+        if divided is not None and key is not None and goes_to_challenger(model, key, divided.percent):
+            return divided.route
+        if (address is None or address == Alias.CHAMPION) and (main := self._main.get(model)) is not None:
+            return main
+        return self._named(model, address)
+
+    def _named(self, model: str, address: str | None) -> Route:
         routes = self.of(model)
-        split = routes.split if address is None else None
-        if split is not None and key is not None and goes_to_challenger(model, key, split.percent):
-            return routes.to_challenger(split)
-        alias = Alias.CHAMPION if address is None else address
-        version = routes.by_alias.get(alias)
-        if version is not None and alias == Alias.CHAMPION:
-            return routes.to_champion(version)
-        if version is not None:
-            variant = Variant.CHALLENGER if alias == Alias.CHALLENGER else Variant.DIRECT
-            return Route(version, None, variant, alias)
-        if address is not None and (version := routes.by_version(address)) is not None:
+        if address is None:
+            raise NotServed(f"model '{model}' has no champion", exists=routes.addresses())
+        if (version := routes.by_alias.get(address)) is not None:
+            variant = Variant.CHALLENGER if address == Alias.CHALLENGER else Variant.DIRECT
+            return Route(version, None, variant, address)
+        if (version := routes.by_version(address)) is not None:
             return Route(version, None, Variant.DIRECT, None)
-        wanted = "has no champion" if address is None else f"does not serve version or alias '{address}'"
-        raise NotServed(f"model '{model}' {wanted}", exists=routes.addresses())
+        problem = f"model '{model}' does not serve version or alias '{address}'"
+        raise NotServed(problem, exists=routes.addresses())

@@ -14,14 +14,14 @@ from sqlalchemy import Engine
 
 from serving.core.clock import Clock
 from serving.core.errors import SignalboxError, StoreUnavailable
-from serving.core.model import Alias, Tag
-from serving.core.traffic import Split, read_tag
+from serving.core.model import Alias
 from serving.followed import FollowedModel, Visibility
 from serving.ledger import Ledger
 from serving.library import Library
 from serving.notices import moved_by_hand
 from serving.overrides import Overrides
 from serving.store import changes
+from serving.store.follow_up import follow_up
 from serving.store.guard import Guard, Move, TrafficWish, Wish
 
 log = logging.getLogger(__name__)
@@ -133,23 +133,11 @@ class WriteBack:
             model.watch = replace(model.watch, by_hand=by_hand)
 
     def _override_wishes(self, model: FollowedModel) -> list[Wish | TrafficWish]:
-        """What the registry does not know yet of overrides laid here.
-
-        The tag before the alias: once that is gone, the override is over and nobody would see to the tag.
-        """
-        aliases = model.registered.aliases if model.registered else {}
-        tag = model.registered.tags.get(Tag.TRAFFIC) if model.registered else None
-        split = read_tag(tag)
-        wishes: list[Wish | TrafficWish] = []
-        for o in self._overrides.own(model.name):
-            if aliases.get(o.role) != o.not_version:
-                continue
-            is_split = isinstance(split, Split) and split.challenger == o.not_version
-            if is_split and o.role == Alias.CHALLENGER:
-                wishes.append(TrafficWish(model.name, None, o.actor, o.reason, frozenset({tag})))
-            only_from = frozenset({o.not_version})
-            wishes.append(Wish(model.name, o.role, o.answer_with, o.actor, o.reason, only_from))
-        return wishes
+        """What the registry does not know yet of overrides laid here."""
+        registered = model.registered
+        if registered is None:
+            return []
+        return [wish for o in self._overrides.own(model.name) for wish in follow_up(o, registered)]
 
     def _previous_wish(self, model: FollowedModel) -> Wish | None:
         """The registry's copy of `previous` where it differs from our record and the champion is settled."""

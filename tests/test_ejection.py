@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from serving.core.clock import SystemClock
-from serving.store import overrides
+from serving.store import changes, overrides
+from serving.store.changes import Outcome
 from serving.store.leases import Leases
 from tests.mlflow_double import Fault, MlflowDouble
 from tests.models import onnx_adder, onnx_raises_on_negative
@@ -67,6 +68,12 @@ async def divided(server: Station) -> Callers:
 
 async def answers(server: Station, version: str) -> bool:
     return bool((await server.infer()).headers.get("x-model-version") == version)
+
+
+def failed_writes(server: Station) -> int:
+    """Tries to delete the tag that the registry did not take."""
+    rows = changes.recent(server.engine, "m")
+    return sum(row.alias == TAG and row.outcome is Outcome.FAILED for row in rows)
 
 
 def laid(home: Path) -> list[tuple[str, str, str | None]]:
@@ -145,6 +152,7 @@ async def test_ejection_ends_when_the_alias_names_another_version(home: Path, do
         callers = await divided(server)
         double.fault = NO_DELETES
         await callers.until_ejected()
+        await eventually(lambda: failed_writes(server), "a first try on record")
         double.point("m", "3", "challenger")
         double.models["m"].tags[TAG] = json.dumps(SPLIT | {"challenger": "3"})
         double.fault = None
