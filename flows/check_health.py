@@ -15,7 +15,7 @@ from prefect.states import Completed, Failed
 
 from flows.catalog.evaluation import EvaluationRefused, EvaluationSet, declared, download, read_evaluation
 from flows.catalog.facts import Metric
-from flows.catalog.scores import metric_of, points, unscorable
+from flows.catalog.scores import metric_of, right, unscorable
 from flows.health.functional import Measured, graded, unanswered
 from flows.health.probe import Answered, Unanswered, ask, client
 from flows.wiring import Wiring, wired
@@ -106,7 +106,7 @@ def _report(
     now = wiring.clock.now()
     if isinstance(answer, Unanswered):
         return unanswered(answer.problem, now), model.aliases[Alias.CHAMPION]
-    accuracy = points(Metric.ACCURACY, answer.output, labels) / len(labels)
+    accuracy = float(right(answer.output, labels).mean())
     earlier = reports.latest(wiring.engine, KIND, model.name, answer.version)
     if earlier is None:
         _remember(wiring, model.name, answer.version, accuracy, len(labels))

@@ -5,8 +5,6 @@ that serving posts when alias `challenger` is set, by `tend`, by the command lin
 """
 
 import getpass
-from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,11 +13,13 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from flows.catalog.policy import ValidationPolicy
+from flows.benchmark_model import benchmarker
+from flows.catalog import limits as benchmark
+from flows.catalog.policy import limits
 from flows.publication import artifact_key
-from flows.rollout.direct import Parts
 from flows.rollout.keeper import holder_of
 from flows.rollout.outcome import Outcome, Verdict
+from flows.rollout.parts import Parts
 from flows.rollout.promotion import Asked, joined, record, work
 from flows.rollout.render import checks_of, outcome_markdown
 from flows.validate_model import validator
@@ -42,22 +42,29 @@ def promote_model(
     max_accuracy_drop: Number = None,
     max_p95_ms: Number = None,
     max_memory_mb: Number = None,
+    allow_signature_change: Number = None,
+    replay_rows: Number = None,
+    min_throughput: Number = None,
 ) -> State[Any]:
-    """Validate `version` (by default the one alias `challenger` names) and make it the champion."""
+    """Validate and benchmark `version` (by default the one `challenger` names) and make it the champion."""
     try:
-        limits = _numbers(
-            min_accuracy=min_accuracy,
-            max_accuracy_drop=max_accuracy_drop,
-            max_p95_ms=max_p95_ms,
-            max_memory_mb=max_memory_mb,
-        )
+        policy = limits(
+            {
+                "min_accuracy": min_accuracy,
+                "max_accuracy_drop": max_accuracy_drop,
+                "max_p95_ms": max_p95_ms,
+                "max_memory_mb": max_memory_mb,
+                "allow_signature_change": allow_signature_change,
+                "replay_rows": replay_rows,
+            }
+        ) | benchmark.limits({"min_throughput": min_throughput})
         asked = Asked(
             model=model,
             version=_text(version),
             asked_at=_moment(asked_at),
             by=_text(requested_by) or f"unverified:{getpass.getuser()}",
             strategy=_text(strategy) or "direct",
-            policy=limits,
+            policy=policy,
         )
     except ValueError as error:
         outcome = Outcome(Verdict.REFUSED, f"a parameter cannot be used: {error}")
@@ -81,7 +88,14 @@ def _promote(wiring: Wiring, asked: Asked) -> Outcome:
     if entry.rollout.state.is_terminal:
         return joined(entry.rollout)
     log.info("rollout %s %s", entry.rollout.id, "opened" if entry.created else "joined")
-    parts = Parts(wiring.engine, wiring.registry, wiring.guard, wiring.clock, validator(wiring))
+    parts = Parts(
+        wiring.engine,
+        wiring.registry,
+        wiring.guard,
+        wiring.clock,
+        validator(wiring),
+        benchmarker(wiring),
+    )
     holder = holder_of(runtime.flow_run.id or "local")
     return work(entry.rollout, parts, wiring.leases, holder, log.info)
 
@@ -91,7 +105,7 @@ def publish(outcome: Outcome, model: str) -> None:
     key = artifact_key("promotion", model)
     create_markdown_artifact(key=key, markdown=outcome_markdown(outcome, model), description=outcome.reason)
     if rows := checks_of(outcome):
-        create_table_artifact(key=f"{key}-checks", table=rows, description="validation")
+        create_table_artifact(key=f"{key}-checks", table=rows, description="validation and benchmark")
 
 
 def final_state(outcome: Outcome) -> State[Any]:
@@ -105,14 +119,6 @@ def _text(value: object) -> str | None:
     """Text of a parameter; nothing and blanks are None."""
     text = "" if value is None else str(value).strip()
     return text if text and text.lower() != "none" else None
-
-
-def _numbers(**given: Number) -> Mapping[str, float]:
-    limits: dict[str, Any] = {
-        name: float(text) for name, value in given.items() if (text := _text(value)) is not None
-    }
-    replace(ValidationPolicy(), **limits)  # refuses those that no policy may have
-    return limits
 
 
 def _moment(asked_at: str | None) -> datetime:

@@ -76,6 +76,17 @@ class FlowSettings(StoreSettings):
     min_functional_accuracy: float = Field(
         0.8, ge=0, le=1, description="Accuracy on its declared set below which a model's health is a warning."
     )
+    memory_mb: int = Field(
+        2048, gt=0, description="Memory that loaded models may take, measured; more than that sleep on disk."
+    )
+    validation_seconds: float = Field(
+        40.0, gt=0, description="Longest time the measuring process of a validation may take."
+    )
+    validation_memory_mb: float = Field(
+        4096.0,
+        ge=256,
+        description="Most memory that process may hold: both versions, the libraries and their work.",
+    )
     start_seconds: float = Field(
         120.0, gt=0, description="Longest time `up` waits for one part to become ready."
     )
@@ -91,6 +102,17 @@ class FlowSettings(StoreSettings):
     drift_minimum_rows: int = Field(
         100, gt=1, description="Fewest rows on each side of a drift check; below it there is no verdict."
     )
+
+    model_quiet_seconds: float = Field(
+        10.0, ge=0, le=60, description="How long a model file must stay unchanged before it is looked into."
+    )
+    register_seconds: float = Field(
+        120.0, gt=0, description="Longest time that checking one model file may take."
+    )
+    register_memory_mb: float = Field(
+        4096.0, gt=0, description="Most memory that loading one model file may take while it is checked."
+    )
+    max_model_mb: int = Field(8192, gt=0, description="Largest model file that is registered.")
 
     @model_validator(mode="before")
     @classmethod

@@ -1,6 +1,6 @@
-"""Flow `tend`, every minute: reconcile, check-health, process-alerts, each caught on its own.
+"""Flow `tend`, every minute: reconcile, benchmarks due, check-health, process-alerts, each caught on its own.
 
-One process for all three, because a flow run costs seconds of start-up. A step that fails makes the
+One process for all, because a flow run costs seconds of start-up. A step that fails makes the
 run fail at its end, after the others had their turn.
 """
 
@@ -11,6 +11,7 @@ from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
+from flows.baselines import kept_fresh
 from flows.check_health import checked
 from flows.process_alerts import deliver_notices
 from flows.reconcile import reconciled
@@ -23,6 +24,7 @@ def _delivered(wiring: Wiring) -> list[str]:
 
 STEPS: tuple[tuple[str, Callable[[Wiring], list[str]]], ...] = (
     ("reconcile", reconciled),
+    ("benchmarks", kept_fresh),
     ("check-health", checked),
     ("process-alerts", _delivered),
 )

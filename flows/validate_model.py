@@ -4,6 +4,7 @@ Also the validator that `promote-model` works with, so that both judge by the sa
 """
 
 import getpass
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,8 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from flows.catalog.policy import ValidationPolicy
+from flows.catalog.descriptions import Descriptions
+from flows.catalog.policy import ValidationPolicy, policy_of, within_budget
 from flows.catalog.render import headline, markdown, rows
 from flows.catalog.report import ValidationReport, mark, record
 from flows.catalog.validate import Validation, run
@@ -22,16 +24,51 @@ from serving.core.errors import NotServed, SignalboxError
 from serving.core.model import VersionRef
 from serving.store.rollouts import Rollout
 
+log = logging.getLogger(__name__)
+
+# Parameters of an event trigger arrive as text, those of a command line as numbers.
+Parameter = float | int | str | None
+
 
 @flow(name="validate-model", flow_run_name="validate {model} {version}")
-def validate_model(model: str, version: int | str, requested_by: str | None = None) -> State[Any]:
-    """Judge `version` against the present champion; promotes nothing."""
+def validate_model(
+    model: str,
+    version: int | str,
+    requested_by: str | None = None,
+    champion: int | str | None = None,
+    max_accuracy_drop: Parameter = None,
+    max_error_ratio: Parameter = None,
+    when_uncertain: str | None = None,
+    min_accuracy: Parameter = None,
+    max_p95_ms: Parameter = None,
+    max_memory_mb: Parameter = None,
+    allow_signature_change: Parameter = None,
+    replay_rows: Parameter = None,
+) -> State[Any]:
+    """Judge `version` against the present champion, or the one named; promotes nothing."""
     actor = requested_by or f"unverified:{getpass.getuser()}"
+    try:
+        policy = policy_of(
+            {
+                "max_accuracy_drop": max_accuracy_drop,
+                "max_error_ratio": max_error_ratio,
+                "when_uncertain": when_uncertain,
+                "min_accuracy": min_accuracy,
+                "max_p95_ms": max_p95_ms,
+                "max_memory_mb": max_memory_mb,
+                "allow_signature_change": allow_signature_change,
+                "replay_rows": replay_rows,
+            }
+        )
+    except ValueError as error:
+        return Failed(name="Refused", message=f"a parameter cannot be used: {error}")
     with wired() as wiring:
+        ref, rival = VersionRef(model, str(version).strip()), str(champion or "").strip() or None
         try:
-            report = run(Validation(VersionRef(model, str(version).strip())), wiring.settings, wiring.clock)
+            report = run(_request(wiring, ref, policy, rival), wiring.settings, wiring.clock)
             record(wiring.engine, report, actor)
             mark(wiring.registry, report)
+            _describe(wiring, VersionRef(report.model, report.version))
         except NotServed as error:
             return Failed(name="Refused", message=str(error))
         except SignalboxError as error:
@@ -47,12 +84,34 @@ def validator(wiring: Wiring) -> Callable[[Rollout, str | None], ValidationRepor
 
     def validate(rollout: Rollout, champion: str | None) -> ValidationReport:
         ref = VersionRef(rollout.model, rollout.version)
-        request = Validation(ref, ValidationPolicy(**rollout.policy), champion)
+        request = _request(wiring, ref, policy_of(rollout.policy), champion)
         report = run(request, wiring.settings, wiring.clock)
         record(wiring.engine, report, rollout.requested_by)
+        if report.passed:
+            _describe(wiring, ref)
         return report
 
     return validate
+
+
+def _describe(wiring: Wiring, ref: VersionRef) -> None:
+    """Put a description on record where there is none, as of a version that was registered by hand."""
+    descriptions = Descriptions(wiring.settings, wiring.engine, wiring.client, wiring.registry)
+    try:
+        descriptions.of(wiring.registry.version(ref), wiring.clock.now())
+    except SignalboxError as error:
+        log.warning("version_not_described version=%s reason=%s", ref, error)
+
+
+def _request(wiring: Wiring, ref: VersionRef, policy: ValidationPolicy, champion: str | None) -> Validation:
+    settings = wiring.settings
+    return Validation(
+        ref,
+        within_budget(policy, settings.memory_mb),
+        champion,
+        deadline_seconds=settings.validation_seconds,
+        memory_mb=settings.validation_memory_mb,
+    )
 
 
 def _publish(report: ValidationReport) -> None:

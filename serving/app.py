@@ -22,6 +22,7 @@ from serving.api.crossing import crossing
 from serving.api.edge import App, Edge
 from serving.api.health import health_routes
 from serving.api.keyring import AdminKeyFile, KeyMirror, Keyring
+from serving.api.knowledge import Knowledge
 from serving.api.models import ModelDetails, model_routes
 from serving.api.rate import RateLimits
 from serving.api.rollback import rollback_routes
@@ -137,7 +138,7 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
         )
         memory.tell(library.note_evicted)
         stack.push_async_callback(library.close)
-        metrics, statistics, routes = Metrics(), Statistics(), Routes()
+        metrics, statistics, routes = Metrics(), Statistics(clock), Routes()
         record = Record(settings.serving_home / "served.json")
         visibility = Visibility(models, record, routes, settings.cache_folder)
         guard = Guard(registry, engine, Leases(engine, clock))
@@ -189,7 +190,7 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
         stack.push_async_callback(comparisons.close)
         shadow = Shadow(comparisons, metrics, clock, settings.copy_limits, Random())
         stack.push_async_callback(shadow.close)
-        scores = Scores(models, rollbacks.judge, ejections.judge, clock)
+        scores = Scores(models, rollbacks.judge, ejections.judge, metrics, clock)
         inference = Inference(routes, scores, shadow, metrics, inference_log, statistics, clock)
         health = Health(models, follower, inference, ledger, clock, settings.probe_seconds)
         readiness = Readiness(models, follower)
@@ -209,11 +210,12 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
 
         catalogue = Catalogue(routes, models, readiness, statistics)
         framework = framework_with(metrics)
+        knowledge = Knowledge(registry, ledger, clock)
         for router in (
             protocol_routes(catalogue, shelf),
             scoring_routes(catalogue),
             health_routes(health),
-            model_routes(ModelDetails(models, follower, registry, splits, health, ledger, clock), models),
+            model_routes(ModelDetails(models, follower, splits, knowledge, health, metrics), models),
             rollback_routes(rollbacks, models, overrides),
             traffic_routes(
                 Traffic(models, registry, guard, overrides, splits, ledger, holder, follower.wake)

@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 _PROBE_DEADLINE_SECONDS = 10.0
 _FLOW_INTERVAL_SECONDS = 60.0
+_TOLD_FOR_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,7 @@ class Health:
         self._basic: dict[str, LevelReport] = {}
         self._reported: dict[str, dict[Level, LevelReport]] = {}
         self._probing: set[tuple[str, Alias]] = set()
+        self._told: dict[str, tuple[float, Status]] = {}
         self.proofs: dict[str, Proof] = {}
         self.challenger_proofs: dict[str, Proof] = {}
 
@@ -143,8 +145,14 @@ class Health:
         return sorted(self._models)
 
     def status_of(self, model: str) -> Status:
-        followed = self._models.get(model)
-        return self.of(followed).status if followed is not None else Status.UNKNOWN
+        """For every answer's label, so at most a moment old instead of graded for each."""
+        now = self._clock.monotonic()
+        at, status = self._told.get(model, (float("-inf"), Status.UNKNOWN))
+        if now - at >= _TOLD_FOR_SECONDS:
+            followed = self._models.get(model)
+            status = self.of(followed).status if followed is not None else Status.UNKNOWN
+            self._told[model] = (now, status)
+        return status
 
     async def probe(self, model: FollowedModel) -> None:
         """Ask the champion once, on the path every request takes, and note what came of it."""

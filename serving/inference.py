@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,17 +25,15 @@ from serving.protocol.json_data import first_non_finite
 from serving.routes import Route, Routes
 from serving.scores import Scores
 from serving.shadow import Copy, Given, Shadow
-from serving.telemetry.counters import Spent, Statistics
-from serving.telemetry.inference_log import InferenceLog, first_axis_is_batch, rows_of
+from serving.telemetry.counters import Statistics
+from serving.telemetry.inference_log import InferenceLog, first_axis_is_batch
 from serving.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
 Arrays = Mapping[str, np.ndarray]
-# Turns a request into arrays that fit a model, or raises `InvalidRequest`.
-Read = Callable[[LoadedModel], Arrays]
-# All outputs, none of them, or those of these names.
-Finite = bool | frozenset[str]
+Read = Callable[[LoadedModel], Arrays]  # the request as a model takes it; raises `InvalidRequest`
+Finite = bool | frozenset[str]  # all outputs, none, or those of these names
 
 # A version with a stand-in gets half of a request's time, so that the other can still answer.
 _FIRST_SHARE = 0.5
@@ -46,15 +44,20 @@ _FAIR_SECONDS = 0.5
 class Answer:
     """Outputs, and who gave them. `alias` is the one the request was routed by, if any.
 
-    `timing` is of the execution that gave them; `copies` are for other versions, once this was sent.
+    `timing` is of the execution that gave them; its `rows` are the batch size. `copies` are for other
+    versions, once the answer was sent.
     """
 
     outputs: dict[str, np.ndarray]
     version: LoadedVersion
     variant: Variant
     alias: str | None
-    timing: Timing = field(default_factory=Timing)
+    timing: Timing | None = None
     copies: tuple[Copy, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        return self.timing.rows if self.timing is not None else 1
 
 
 class Inference:
@@ -98,14 +101,17 @@ class Inference:
         finite, else the input's.
         """
         arrived_ns = time.perf_counter_ns()
-        taken, inputs = _taken(route, read)
+        taken, inputs = route.taken(read)
         read_ns = time.perf_counter_ns() - arrived_ns
+        is_batched = first_axis_is_batch(taken.version.model.inputs)
         started = self._clock.monotonic()
         status = "failed"
         answered = Answer({}, taken.version, taken.variant, taken.alias)
         try:
             with taken.fallback.held() if taken.fallback is not None else nullcontext():
                 answered = await self._answer(taken, inputs, read, deadline, request_id, finite)
+            if is_batched and answered.timing is not None:
+                answered.timing.rows = len(next(iter(inputs.values())))
             status = "ok"
             if taken is not route:  # refused by the challenger, and the champion could answer it
                 self._scores.count(route, failed=True)
@@ -116,13 +122,13 @@ class Inference:
         except DeadlineExceeded:
             status = "timeout"
             raise
-        except asyncio.CancelledError:  # the caller hung up, which is nobody's failure
-            status = "cancelled"
+        except asyncio.CancelledError:
+            status = "cancelled"  # the caller hung up, which is nobody's failure
             raise
         finally:
             seconds = self._clock.monotonic() - started
             self._metrics.answered(answered.version.ref, answered.variant, status, seconds)
-            self._account(answered, status, inputs, read_ns, arrived_ns)
+            self._account(answered, status, read_ns, time.perf_counter_ns() - arrived_ns)
             if taken.variant is not Variant.PROBE:
                 self._log.record(
                     answered.version.ref,
@@ -132,16 +138,17 @@ class Inference:
                     seconds,
                     inputs,
                     answered.outputs,
-                    first_axis_is_batch(taken.version.model.inputs),
+                    is_batched,
                 )
 
     def rendered(self, answer: Answer, began_ns: int) -> None:
-        """Account the time since `began_ns` of the performance counter, spent on sending the answer.
+        """Account the time since `began_ns` of the performance counter, spent on encoding the answer.
 
         Copies of the request begin now, when nobody waits for it any more.
         """
         ns = time.perf_counter_ns() - began_ns
-        self._statistics.of(answer.version.ref).rendered(answer.timing.executed_rows, ns)
+        executed_rows = answer.timing.executed_rows if answer.timing is not None else answer.rows
+        self._statistics.of(answer.version.ref).count_rendered(executed_rows, ns)
         if answer.copies:
             self._shadow.start(answer.copies)
 
@@ -149,25 +156,29 @@ class Inference:
         self, route: Route, answer: Answer, inputs: Arrays, read: Read, request_id: str
     ) -> Answer:
         """The answer with the copies to make of it: of a version's own answer, not a stand-in's."""
-        if not route.copies or answer.version is not route.version:
+        timing = answer.timing
+        if not route.copies or answer.version is not route.version or timing is None:
             return answer
-        seconds = (answer.timing.done_ns - answer.timing.asked_ns) * 1e-9
+        seconds = (timing.done_ns - timing.asked_ns) * 1e-9
         given = Given(answer.version, inputs, answer.outputs, seconds, read, request_id)
         return replace(answer, copies=self._shadow.sample(route.copies, given))
 
-    def _account(self, answer: Answer, status: str, inputs: Arrays, read_ns: int, arrived_ns: int) -> None:
+    def _account(self, answer: Answer, status: str, read_ns: int, total_ns: int) -> None:
         statistics = self._statistics.of(answer.version.ref)
-        total_ns = time.perf_counter_ns() - arrived_ns
-        if status != "ok":
-            if status != "cancelled":
-                statistics.fail.add(total_ns)
-            return
         timing = answer.timing
-        timing.rows = rows_of(answer.version.model.inputs, inputs)
-        queue_ns, infer_ns = timing.begun_ns - timing.asked_ns, timing.done_ns - timing.begun_ns
-        executed = (timing.executed_rows, timing.leads)
-        spent = Spent(timing.rows, *executed, read_ns, queue_ns, infer_ns, total_ns)
-        statistics.succeeded(spent, int(self._clock.now().timestamp() * 1000))
+        if status == "ok" and timing is not None:
+            statistics.count(
+                self._clock.monotonic(),
+                answer.rows,
+                input_ns=read_ns,
+                queue_ns=timing.begun_ns - timing.asked_ns,
+                infer_ns=timing.done_ns - timing.begun_ns,
+                total_ns=total_ns,
+            )
+            if timing.leads:
+                statistics.count_execution(timing.executed_rows, read_ns, timing.done_ns - timing.begun_ns)
+        elif status != "cancelled":
+            statistics.count_failed(total_ns)
 
     async def _answer(
         self,
@@ -275,17 +286,6 @@ class Inference:
         if (problem := output_problem(version.model.outputs, outputs)) is not None:
             raise ModelFailed(problem, model=version.ref.model, version=version.ref.version)
         return outputs
-
-
-def _taken(route: Route, read: Read) -> tuple[Route, Arrays]:
-    """The inputs, and the route that takes them: what a challenger alone refuses is the champion's."""
-    try:
-        return route, read(route.version.model)
-    except InvalidRequest:
-        if not route.is_divided or route.fallback is None:
-            raise
-        inputs = read(route.fallback.model)
-        return Route(route.fallback, None, Variant.FALLBACK, route.alias), inputs
 
 
 def _culprit(outputs: Arrays, finite: Finite) -> str | None:

@@ -3,14 +3,18 @@
 A request picks its version once, from the table of that moment; publishing a new table is the swap.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from serving.core.comparison import Role
-from serving.core.errors import NotServed
+from serving.core.errors import InvalidRequest, NotServed
 from serving.core.model import Alias, Variant
 from serving.core.traffic import Split, goes_to_challenger
+from serving.formats.loader import LoadedModel
 from serving.pool import LoadedVersion
+
+Inputs = TypeVar("Inputs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,19 @@ class Route:
     def is_divided(self) -> bool:
         """Whether the request named nothing and is the challenger's by the split."""
         return self.variant is Variant.CHALLENGER and self.fallback is not None
+
+    def taken(self, read: Callable[[LoadedModel], Inputs]) -> "tuple[Route, Inputs]":
+        """A request as a version takes it, and its route: what a challenger alone refuses is the champion's.
+
+        Raises `InvalidRequest`.
+        """
+        try:
+            return self, read(self.version.model)
+        except InvalidRequest:
+            if not self.is_divided or self.fallback is None:
+                raise
+            inputs = read(self.fallback.model)
+            return Route(self.fallback, None, Variant.FALLBACK, self.alias), inputs
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,6 +112,7 @@ def open_desk(tmp_path: Path) -> Desk:
         {"digits": model},
         lambda _, evidence: failing.append(evidence),
         lambda _, challenger, evidence: ejected.append((challenger.ref.version, evidence)),
+        metrics,
         clock,
     )
     shadow = Shadow(compared, metrics, clock, CopyLimits(ratio=1.0, in_flight=2), Random(7))
@@ -121,7 +122,7 @@ def open_desk(tmp_path: Path) -> Desk:
         shadow,
         metrics,
         inference_log(part_folder(tmp_path), metrics),
-        Statistics(),
+        Statistics(clock),
         clock,
     )
     return Desk(inference, model, routes, metrics, failing, ejected, compared, shadow)

@@ -24,8 +24,13 @@ _TRAINING_SECONDS = 120
 
 def log_models(server: MlflowServer, *recipes: str) -> dict[str, LoggedModel]:
     """Models by recipe, logged by a training script in a process of its own."""
+    return logged_by("tests.training", server.url, *recipes)
+
+
+def logged_by(program: str, *arguments: str) -> dict[str, LoggedModel]:
+    """Models by recipe, as the program's lines tell of them."""
     run = subprocess.run(
-        [sys.executable, "-m", "tests.training", server.url, *recipes],
+        [sys.executable, "-m", program, *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,

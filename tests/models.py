@@ -10,12 +10,13 @@ import linecache
 import textwrap
 import typing
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 Dims = Sequence[int | str]
 
@@ -56,6 +57,27 @@ def onnx_echo(folder: Path, elem_type: int = TensorProto.FLOAT, dims: Dims = ("b
     """`y = x` in any element type."""
     node = helper.make_node("Identity", ["x"], ["y"])
     return save_onnx(folder, onnx_graph([node], x=dims, y=dims, elem_type=elem_type))
+
+
+def onnx_net(folder: Path, channels: int = 4, properties: Mapping[str, str] | None = None) -> Path:
+    """A small convolutional classifier, FP32 (batch, 1, 8, 8) to (batch, 10), with metadata properties."""
+    chance = np.random.default_rng(7)
+    sizes = {"kernel": (channels, 1, 3, 3), "kernel_bias": (channels,), "head": (channels * 16, 10)}
+    weights = [
+        numpy_helper.from_array(chance.normal(size=size).astype(np.float32), name)
+        for name, size in (*sizes.items(), ("head_bias", (10,)))
+    ]
+    nodes = [
+        helper.make_node("Conv", ["x", "kernel", "kernel_bias"], ["strokes"], "stroke", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["strokes"], ["active"]),
+        helper.make_node("MaxPool", ["active"], ["pooled"], kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "head", "head_bias"], ["y"], "head"),
+    ]
+    model = onnx_graph(nodes, x=("batch", 1, 8, 8), y=("batch", 10), weights=weights)
+    model.producer_name, model.producer_version = "tiny-exporter", "1.4"
+    helper.set_model_props(model, dict(properties or {}))
+    return save_onnx(folder, model)
 
 
 def onnx_wrong_shape(folder: Path) -> Path:
@@ -137,7 +159,12 @@ def describe(
     example: object = None,
 ) -> Path:
     """Write an `MLmodel` as MLflow does; tensors are (name or '', dtype, shape)."""
-    data = {"onnx": {"data": "model.onnx"}, "pytorch": {"model_data": "model.pt"}}
+    data = {
+        "onnx": {"data": "model.onnx"},
+        "pytorch": {"model_data": "model.pt"},
+        "pt2": {"data": "model.pt2"},
+        "coreml": {"data": "model.mlmodel", "translation": "translation.onnx"},
+    }
     content: dict[str, Any] = {"flavors": {flavor: data.get(flavor, {}), "python_function": {}}}
     if inputs is not None:
         content["signature"] = {"inputs": _signature(inputs), "outputs": _signature(outputs or ())}

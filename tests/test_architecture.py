@@ -23,7 +23,7 @@ EXCUSE = "Long because"
 
 # Libraries with few places each; all others of ours reach them through those.
 ONLY_IN: dict[str, tuple[str, ...]] = {
-    "coremltools": ("serving.formats.core_ml", "flows.translation"),
+    "coremltools": ("serving.formats.core_ml", "serving.formats.outline_core_ml", "flows.translation"),
     "evidently": ("flows",),
     "grpc": ("serving.rpc",),
     "matplotlib": ("flows.catalog.plot",),

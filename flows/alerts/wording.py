@@ -30,6 +30,7 @@ _FORMS: Mapping[str, Form] = {
     "promoted": Form(":white_check_mark:", "Promoted", _ROUTE),
     "refused": _REFUSED,
     "version_refused": _REFUSED,
+    "model_file_refused": Form(":no_entry:", "Model file refused", ("path", "reason")),
     "rolled_back": Form(":rewind:", "Rolled back", _ROUTE),
     "out_of_band": Form(":point_right:", "Moved by hand", _ROUTE),
     "drifted": Form(":ocean:", "Drift", ("share", "drifted")),

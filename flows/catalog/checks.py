@@ -6,11 +6,14 @@ facts are missing says NOT_MEASURED; one that is required and could not be measu
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from flows.catalog.contract import compatibility
 from flows.catalog.facts import Answer, Comparison, Facts, Loaded, Source, Trial
-from flows.catalog.figures import accuracy, latency, memory, not_reached
+from flows.catalog.figures import latency, memory, not_reached
+from flows.catalog.merit import accuracy, similarity
 from flows.catalog.policy import ValidationPolicy
+from flows.catalog.robustness import odd_inputs, parity, replay
 from flows.catalog.verdict import Check, CheckName, Evidence, Verdict, worst
 from serving.formats import selftest
 from serving.formats.selftest import Basis
@@ -31,7 +34,27 @@ def judge(facts: Facts, policy: ValidationPolicy) -> tuple[Check, ...]:
         names = [name for name in CheckName if name not in (CheckName.LOADS, CheckName.COMPLETES)]
         reason = "the version was not loaded"
         return (*first, *(Check(name, Verdict.NOT_MEASURED, reason) for name in names))
-    return (*first, *(check(facts, policy) for check in _OF_A_LOADED_VERSION))
+    found = (*first, *(check(facts, policy) for check in _OF_A_LOADED_VERSION))
+    return found if facts.interrupted is not None else tuple(_insisted(check, facts) for check in found)
+
+
+def _insisted(check: Check, facts: Facts) -> Check:
+    """A required check that was not measured is a failure: silence approves nothing."""
+    if check.verdict is not Verdict.NOT_MEASURED or check.name not in _required(facts):
+        return check
+    return Check(check.name, Verdict.FAILED, f"required, but not measured: {check.message}", check.evidence)
+
+
+def _required(facts: Facts) -> set[CheckName]:
+    """What must have been measured of a version that was loaded and asked to the end."""
+    names = {CheckName.LOADS, CheckName.COMPLETES}
+    if facts.candidate is not None and facts.candidate.has_golden:
+        names.add(CheckName.GOLDEN)
+    if facts.score is not None:
+        names.add(CheckName.ACCURACY)
+    if not isinstance(_champion(facts), str):
+        names.add(CheckName.CONTRACT)
+    return names
 
 
 def loads(facts: Facts, policy: ValidationPolicy) -> Check:
@@ -71,8 +94,12 @@ def contract(facts: Facts, policy: ValidationPolicy) -> Check:
         return Check(name, Verdict.NOT_MEASURED, str(champion))
     found = compatibility(facts.candidate, champion)
     evidence: Evidence = {"champion": champion.version}
+    if found.breaks and policy.allow_signature_change:
+        said = f"the signature changes, which was allowed: {'; '.join(found.breaks)}"
+        return Check(name, Verdict.WARNING, said, evidence)
     if found.breaks:
-        return Check(name, Verdict.FAILED, "; ".join(found.breaks), evidence)
+        said = f"{'; '.join(found.breaks)} (a change that is meant is allowed by allow_signature_change)"
+        return Check(name, Verdict.FAILED, said, evidence)
     if found.open:
         return Check(name, Verdict.WARNING, f"no conflict is known, but {'; '.join(found.open)}", evidence)
     said = f"takes and gives all that champion {champion.version} does"
@@ -90,7 +117,8 @@ def golden(facts: Facts, policy: ValidationPolicy) -> Check:
 
 def answers(facts: Facts, policy: ValidationPolicy) -> Check:
     """Whether it answers, within its own specs and the champion's, all that it was asked."""
-    return _over_trials(CheckName.ANSWERS, facts, _answered, "answered within specs: ")
+    look = partial(_answered, policy=policy)
+    return _over_trials(CheckName.ANSWERS, facts, look, "answered within specs: ")
 
 
 def finite(facts: Facts, policy: ValidationPolicy) -> Check:
@@ -120,7 +148,11 @@ _OF_A_LOADED_VERSION: tuple[Judge, ...] = (
     finite,
     batch_invariance,
     determinism,
+    odd_inputs,
+    parity,
+    replay,
     accuracy,
+    similarity,
     latency,
     memory,
 )
@@ -156,7 +188,7 @@ def _over_trials(
     return Check(name, verdict, f"{first.sentence}{also}", evidence)
 
 
-def _answered(trial: Trial) -> _Finding:
+def _answered(trial: Trial, policy: ValidationPolicy) -> _Finding:
     source, answer = trial.source, trial.candidate
     if answer.error is not None:
         return _raised(trial, answer.error)
@@ -164,7 +196,7 @@ def _answered(trial: Trial) -> _Finding:
         return _Finding(Verdict.FAILED, source, f"{answer.out_of_spec}, on the {source}")
     if answer.off_contract is not None:
         said = f"against what the champion declares: {answer.off_contract}, on the {source}"
-        return _Finding(Verdict.FAILED, source, said)
+        return _Finding(Verdict.WARNING if policy.allow_signature_change else Verdict.FAILED, source, said)
     rows = "row" if trial.rows == 1 else "rows"
     return _Finding(Verdict.PASSED, source, f"{source} ({trial.rows} {rows})")
 

@@ -2,7 +2,9 @@
 
 `signalbox.evaluation_set` on a version, else on its model, is `runs:/<run id>/<path>.npz` or
 `mlflow-artifacts:/<path>.npz`: an archive of `input:<name>` arrays and `labels`, one row per example.
-Every way in which a set cannot be used is an `EvaluationRefused` in one sentence.
+`classes` may name the columns of a classifier's scores, so that labels may be text. A router's set has
+`route_values` (rows, routes), more being better, or `route_costs`, less being better; its labels may be
+left out. Every way in which a set cannot be used is an `EvaluationRefused` in one sentence.
 """
 
 import math
@@ -16,6 +18,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 import numpy as np
 
+from flows.catalog.facts import Metric
 from serving.core.datatypes import Array, datatype_of
 from serving.core.errors import RegistryUnavailable, SignalboxError
 from serving.core.model import Tag, TensorSpec
@@ -24,6 +27,9 @@ _RUN = "/api/2.0/mlflow/runs/get"
 _PROXY = "/api/2.0/mlflow-artifacts/artifacts"
 _INPUT = "input:"
 _LABELS = "labels"
+_CLASSES = "classes"
+_VALUES = "route_values"
+_COSTS = "route_costs"
 _MAX_BYTES = 2 << 30
 _TIMEOUT = httpx.Timeout(5.0, read=30.0)
 
@@ -34,14 +40,21 @@ class EvaluationRefused(SignalboxError):
 
 @dataclass(frozen=True, slots=True)
 class EvaluationSet:
-    """Arrays whose first axis counts rows, and `labels` (rows,)."""
+    """Arrays whose first axis counts rows, `labels` (rows,), and of a router what each route is worth:
+    `routes` (rows, routes) float64, more being better.
+    """
 
     inputs: Mapping[str, Array]
     labels: Array
+    routes: Array | None = None
 
     @property
     def rows(self) -> int:
         return len(self.labels)
+
+    def truth(self, metric: Metric) -> Array:
+        """What answers are held against: labels (rows,), or routes where they are scored by regret."""
+        return self.routes if metric is Metric.REGRET and self.routes is not None else self.labels
 
 
 def declared(model_tags: Mapping[str, str], version_tags: Mapping[str, str]) -> str | None:
@@ -142,18 +155,51 @@ def _save(response: httpx.Response, uri: str, target: Path) -> None:
 
 def _checked(arrays: Mapping[str, Array]) -> EvaluationSet:
     inputs = {name.removeprefix(_INPUT): held for name, held in arrays.items() if name.startswith(_INPUT)}
-    labels = arrays.get(_LABELS)
+    routes = _routes(arrays)
+    labels = arrays.get(_LABELS, routes.argmax(axis=1) if routes is not None else None)
     if not inputs or labels is None:
+        held = ", ".join(f"'{name}'" for name in sorted(arrays)) or "nothing"
         lacking = f"'{_INPUT}<name>' arrays" if not inputs else f"'{_LABELS}' array"
-        raise EvaluationRefused(f"the evaluation set has no {lacking}")
-    rows = {name: len(array) if array.ndim else None for name, array in arrays.items()}
-    counts = {rows[f"{_INPUT}{name}"] for name in inputs} | {rows[_LABELS]}
-    if len(counts) > 1 or None in counts or labels.ndim != 1:
+        raise EvaluationRefused(f"the evaluation set has no {lacking} (it has {held})")
+    rows = {len(array) if array.ndim else None for array in (*inputs.values(), labels)}
+    rows |= {len(routes)} if routes is not None else set()
+    if len(rows) > 1 or None in rows or labels.ndim != 1:
         shapes = ", ".join(f"'{name}' {list(array.shape)}" for name, array in sorted(arrays.items()))
         raise EvaluationRefused(f"the evaluation set needs one label per row of each input, but has {shapes}")
     if math.prod(labels.shape) == 0:
         raise EvaluationRefused("the evaluation set has no rows")
-    return EvaluationSet(inputs, labels)
+    return EvaluationSet(inputs, _numbered(labels, arrays.get(_CLASSES)), routes)
+
+
+def _routes(arrays: Mapping[str, Array]) -> Array | None:
+    """What each route is worth, whether told as values or as costs."""
+    told = [name for name in (_VALUES, _COSTS) if name in arrays]
+    if not told:
+        return None
+    name, array = told[0], arrays[told[0]]
+    if len(told) > 1:
+        raise EvaluationRefused(f"the evaluation set has both '{_VALUES}' and '{_COSTS}'; give one of them")
+    if array.ndim != 2 or array.shape[1] < 2 or array.dtype.kind not in "iuf":
+        shape = f"{array.dtype} {list(array.shape)}"
+        raise EvaluationRefused(f"'{name}' of the evaluation set must be numbers (rows, routes), not {shape}")
+    if not np.isfinite(array).all():
+        raise EvaluationRefused(f"'{name}' of the evaluation set holds NaN or infinity")
+    return array.astype(np.float64) * (-1.0 if name == _COSTS else 1.0)
+
+
+def _numbered(labels: Array, classes: Array | None) -> Array:
+    """Labels as the number of their class where the set names its classes."""
+    if classes is None:
+        return labels
+    if classes.ndim != 1:
+        raise EvaluationRefused(
+            f"'{_CLASSES}' of the evaluation set has shape {list(classes.shape)}, not (classes,)"
+        )
+    numbers = {name: at for at, name in enumerate(classes.tolist())}
+    unknown = next((label for label in labels.tolist() if label not in numbers), None)
+    if unknown is not None:
+        raise EvaluationRefused(f"label '{unknown}' is none of the evaluation set's '{_CLASSES}'")
+    return np.array([numbers[label] for label in labels.tolist()], dtype=np.int64)
 
 
 def _plain(array: Array) -> Array:

@@ -1,7 +1,10 @@
 """A validation report for people: one sentence, table rows, and Markdown for a Prefect artifact."""
 
-from flows.catalog.report import ValidationReport
+from flows.catalog.markdown import plain as _plain
+from flows.catalog.report import ValidationReport, headline
 from flows.catalog.verdict import Check, Verdict
+
+__all__ = ["COLUMNS", "cells", "headline", "markdown", "rows"]
 
 COLUMNS = ("check", "verdict", "found")
 
@@ -11,19 +14,6 @@ _SAID = {
     Verdict.FAILED: "failed",
     Verdict.NOT_MEASURED: "not measured",
 }
-
-
-def headline(report: ValidationReport) -> str:
-    """`digits version 5 failed validation against champion 2`."""
-    champion = report.champion
-    rival = f" against champion {champion}" if champion else ", without a champion to compare with"
-    said = {
-        Verdict.PASSED: "passed validation",
-        Verdict.WARNING: "passed validation with warnings",
-        Verdict.FAILED: "failed validation",
-        Verdict.NOT_MEASURED: "could not be validated",
-    }[report.verdict]
-    return f"{report.model} version {report.version} {said}{rival}"
 
 
 def cells(report: ValidationReport) -> list[list[str]]:
@@ -51,9 +41,3 @@ def markdown(report: ValidationReport) -> str:
 
 def _title(check: Check) -> str:
     return check.name.replace("_", " ")
-
-
-def _plain(text: str) -> str:
-    """Text that Markdown shows as it stands."""
-    flat = " ".join(text.split())
-    return flat.replace("\\", "\\\\").replace("|", "\\|").replace("`", "'").replace("<", "&lt;")

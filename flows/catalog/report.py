@@ -21,6 +21,8 @@ from serving.store.database import writing
 from serving.store.registry import Registry
 
 KIND = "validation"
+# MLflow takes up to 5,000 characters in the tag of a version.
+_TAG_CHARACTERS = 4900
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,9 +80,27 @@ def from_json(values: Mapping[str, Any]) -> ValidationReport:
     return _REPORTS.validate_python(dict(values))
 
 
+def headline(report: ValidationReport) -> str:
+    """`digits version 5 failed validation against champion 2`."""
+    champion = report.champion
+    rival = f" against champion {champion}" if champion else ", without a champion to compare with"
+    said = {
+        Verdict.PASSED: "passed validation",
+        Verdict.WARNING: "passed validation with warnings",
+        Verdict.FAILED: "failed validation",
+        Verdict.NOT_MEASURED: "could not be validated",
+    }[report.verdict]
+    return f"{report.model} version {report.version} {said}{rival}"
+
+
 def mark(registry: Registry, report: ValidationReport) -> None:
-    """Leave the verdict on the version, where `SIGNALBOX_REQUIRE_VALIDATION` looks for it."""
+    """Leave the verdict on the version, where `SIGNALBOX_REQUIRE_VALIDATION` looks for it.
+
+    The reasons go first: a verdict that is there has them beside it.
+    """
     ref = VersionRef(report.model, report.version)
+    said = "; ".join((headline(report), *report.reasons, *report.warnings))
+    registry.set_version_tag(ref, Tag.VALIDATION_SUMMARY, said[:_TAG_CHARACTERS])
     registry.set_version_tag(ref, Tag.VALIDATION, "passed" if report.passed else "failed")
 
 

@@ -5,7 +5,6 @@ Used only in the measuring process; what a model raises becomes a value here.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from time import perf_counter
 
@@ -15,12 +14,10 @@ from flows.catalog.contract import off_contract
 from flows.catalog.facts import Answer, Loaded, Side
 from serving.core.datatypes import Array, is_finite
 from serving.core.errors import ArtifactRefused
-from serving.core.model import Format, TensorSpec
+from serving.core.model import TensorSpec
 from serving.formats.artifact import Artifact, inspect_artifact, payload_digest
-from serving.formats.loader import LoadedModel, load
+from serving.formats.loader import LoadedModel, import_adapter
 from serving.formats.selftest import output_problem
-
-_RUNTIMES = {Format.ONNX: "onnx_runtime", Format.TORCHSCRIPT: "torch_script"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +39,17 @@ class Subject:
     def is_batched(self) -> bool:
         """Whether the first axis of every input is free, so that rows can be joined and parted."""
         return all(spec.dims and spec.dims[0] == -1 for spec in self.model.inputs)
+
+    @property
+    def fixed_rows(self) -> int | None:
+        """How many rows it takes at once, None for any number."""
+        return next((spec.dims[0] for spec in self.model.inputs if spec.dims and spec.dims[0] > 0), None)
+
+    def chosen(self, outputs: Mapping[str, Array], contract: Sequence[TensorSpec] = ()) -> Array:
+        """The output that is scored: the first one promised, else the first there is."""
+        named = (spec.name for spec in (*contract, *self.model.outputs))
+        name = next((name for name in named if name in outputs), next(iter(outputs)))
+        return outputs[name]
 
     def own(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Those of the inputs that this version takes."""
@@ -72,12 +80,11 @@ def bring_in(side: Side, root: Path, version: str, threads: int, digest: str | N
         if digest is not None and digest != measured:
             problem = f"its files have digest {measured[:12]}, the registry recorded {digest[:12]}"
             raise ArtifactRefused(problem, next_step="register the changed files as a new version")
-        if artifact.format in _RUNTIMES:
-            # What the library itself takes is not the version's cost.
-            import_module(f"serving.formats.{_RUNTIMES[artifact.format]}")
-        before_bytes, started = _resident_bytes(), perf_counter()
-        model = load(artifact, threads)
-    except (ArtifactRefused, ImportError) as error:
+        # What the library itself takes is not the version's cost.
+        runtime = import_adapter(artifact.format)
+        before_bytes, started = resident_bytes(), perf_counter()
+        model = runtime.load(artifact, threads)
+    except ArtifactRefused as error:
         return Loaded(version, problem=str(error))
     loaded = Loaded(
         version,
@@ -86,7 +93,8 @@ def bring_in(side: Side, root: Path, version: str, threads: int, digest: str | N
         inputs=model.inputs,
         outputs=model.outputs,
         seconds=perf_counter() - started,
-        grown_bytes=max(0, _resident_bytes() - before_bytes),
+        grown_bytes=max(0, resident_bytes() - before_bytes),
+        has_golden=artifact.golden is not None,
     )
     return Subject(side, loaded, artifact, model)
 
@@ -96,6 +104,6 @@ def told(error: Exception) -> str:
     return f"raised {type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
-def _resident_bytes() -> int:
+def resident_bytes() -> int:
     size_bytes: int = psutil.Process().memory_info().rss
     return size_bytes

@@ -4,11 +4,6 @@ Called by the promotion and validation flows and by `signalbox validate`. What i
 version is a verdict, whatever it does; only a registry that cannot be read is an error.
 """
 
-import contextlib
-import os
-import signal
-import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,32 +13,36 @@ import httpx
 from flows.catalog import evaluation
 from flows.catalog.checks import judge
 from flows.catalog.evaluation import EvaluationRefused
-from flows.catalog.facts import Facts, Loaded, Side
-from flows.catalog.measure import FACTS, TASKS, Task
+from flows.catalog.facts import Facts, Loaded
+from flows.catalog.kin import siblings
+from flows.catalog.logged import NothingLogged, recent_inputs
 from flows.catalog.policy import ValidationPolicy
+from flows.catalog.process import measured
 from flows.catalog.report import ValidationReport
+from flows.catalog.task import Kin, Task
 from flows.catalog.verdict import overall
 from serving.core.clock import Clock, SystemClock
 from serving.core.cpus import cpu_count
 from serving.core.errors import ArtifactRefused, NotServed
 from serving.core.model import Alias, Tag, VersionRef
 from serving.store.artifacts import ArtifactCache
+from serving.store.inference_log import log_folder
 from serving.store.registry import ModelVersion, RegisteredModel, Registry, connect
 from serving.store.settings import StoreSettings
-
-_TOLD_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Validation:
     """What to validate. `champion` is the version to compare with, by default the registry's champion;
-    `threads` is per inference, 0 for all CPUs of this process, as serving has it.
+    `threads` is per inference, 0 for all CPUs of this process, as serving has it. The process that
+    looks may take `deadline_seconds` and hold `memory_mb`, both versions and libraries included.
     """
 
     ref: VersionRef
     policy: ValidationPolicy = field(default_factory=ValidationPolicy)
     champion: str | None = None
-    deadline_seconds: float = 60.0
+    deadline_seconds: float = 40.0
+    memory_mb: float = 4096.0
     threads: int = 0
 
 
@@ -75,6 +74,7 @@ class _Desk:
         self._registry = Registry(client, settings.serves, settings.env)
         # Serving owns the cache and trims it; a limit matters only for that.
         self._cache = ArtifactCache(settings.home / "cache", client, self._registry, limit_bytes=0)
+        self._log = log_folder(settings.home)
 
     def report(self, clock: Clock) -> ValidationReport:
         request, started = self._request, clock.monotonic()
@@ -87,6 +87,7 @@ class _Desk:
             facts = Facts(candidate=task)
         else:
             task = self._with_evaluation(self._with_champion(task, champion), declared)
+            task = self._with_logged(self._with_siblings(task, version))
             facts = measured(task, self._work_folder)
         checks = judge(facts, request.policy)
         loaded = facts.candidate or Loaded(request.ref.version)
@@ -129,6 +130,7 @@ class _Desk:
             model_type=model.tags.get(Tag.MODEL_TYPE),
             threads=self._request.threads or cpu_count(),
             deadline_seconds=self._request.deadline_seconds,
+            memory_mb=self._request.memory_mb,
             policy=self._request.policy,
         )
 
@@ -150,60 +152,23 @@ class _Desk:
             return replace(task, evaluation_problem=str(refused))
         return replace(task, evaluation=path)
 
+    def _with_siblings(self, task: Task, version: ModelVersion) -> Task:
+        found = [self._kin(sibling) for sibling in siblings(self._registry, version)]
+        return replace(task, kin=tuple(found))
 
-def measured(task: Task, work: Path) -> Facts:
-    """The facts as a process of its own found them; without the champion where that is what it died of."""
-    facts = _in_process(task, work)
-    if facts.interrupted is None or facts.step is None or facts.step.side is not Side.CHAMPION:
-        return facts
-    problem = f"{facts.interrupted} while it was {facts.step.doing}"
-    return _in_process(replace(task, champion_root=None, champion_problem=problem), work)
-
-
-def _in_process(task: Task, work: Path) -> Facts:
-    task_path, facts_path, log_path = work / "task.json", work / "facts.json", work / "log"
-    task_path.write_bytes(TASKS.dump_json(task))
-    facts_path.unlink(missing_ok=True)
-    command = [sys.executable, "-P", "-m", "flows.catalog.measure", str(task_path), str(facts_path)]
-    with log_path.open("wb") as log:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    def _kin(self, sibling: ModelVersion) -> Kin:
+        name, digest = str(sibling.ref), sibling.tags.get(Tag.DIGEST)
         try:
-            interrupted = _ending(process, task.deadline_seconds, log_path)
-        finally:
-            _kill(process)
-    facts = FACTS.validate_json(facts_path.read_bytes()) if facts_path.exists() else Facts()
-    return replace(facts, interrupted=interrupted)
+            return Kin(name, self._cache.fetch(sibling).root, digest)
+        except ArtifactRefused as refused:
+            return Kin(name, None, digest, str(refused))
 
-
-def _ending(process: subprocess.Popen[bytes], deadline_seconds: float, log_path: Path) -> str | None:
-    """How the process ended if not well: a phrase that 'while ...' can follow."""
-    try:
-        code = process.wait(timeout=deadline_seconds)
-    except subprocess.TimeoutExpired:
-        return f"hanging: there was no end within {deadline_seconds:g} s"
-    if code == 0:
-        return None
-    if code == -signal.SIGKILL:
-        return "crashed: the process was killed, most likely for want of memory,"
-    if code < 0:
-        return f"crashed: the process died of {signal.Signals(-code).name}"
-    return f"crashed: the process ended with exit code {code} ({_last_line(log_path)})"
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    """End the process if it still runs, with whatever it started."""
-    if process.poll() is None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def _last_line(log_path: Path) -> str:
-    lines = log_path.read_bytes()[-_TOLD_BYTES:].decode(errors="replace").strip().splitlines()
-    return lines[-1].strip()[:300] if lines else "it said nothing"
+    def _with_logged(self, task: Task) -> Task:
+        rows = self._request.policy.replay_rows
+        if not rows:
+            return task
+        try:
+            path = recent_inputs(self._log, self._request.ref.model, rows, self._work_folder / "logged.npz")
+        except NothingLogged as nothing:
+            return replace(task, logged_problem=str(nothing))
+        return replace(task, logged=path)

@@ -32,7 +32,11 @@ class CheckName(StrEnum):
     FINITE = "finite"
     BATCH_INVARIANCE = "batch_invariance"
     DETERMINISM = "determinism"
+    ODD_INPUTS = "odd_inputs"
+    PARITY = "parity"
+    REPLAY = "replay"
     ACCURACY = "accuracy"
+    SIMILARITY = "similarity"
     LATENCY = "latency"
     MEMORY = "memory"
 

@@ -10,13 +10,15 @@ from pydantic import ValidationError
 
 from flows.cli.alerts import alerts_app
 from flows.cli.audit import audit_app
+from flows.cli.benchmark import benchmark
 from flows.cli.db import db_app
 from flows.cli.down import down
 from flows.cli.drift import drift
 from flows.cli.health import health
 from flows.cli.keys import keys_app
-from flows.cli.models import models
+from flows.cli.models import models_app
 from flows.cli.promote import promote
+from flows.cli.register import register_file
 from flows.cli.rollback import rollback
 from flows.cli.rollouts import rollouts
 from flows.cli.serve import serve
@@ -32,12 +34,11 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-_COMMANDS = (
+for command in (
     up,
     down,
     status,
     serve,
-    models,
     promote,
     rollouts,
     rollback,
@@ -45,13 +46,15 @@ _COMMANDS = (
     health,
     drift,
     validate,
-)
-for command in _COMMANDS:
+    benchmark,
+):
     app.command()(command)
+app.command(name="register")(register_file)
 app.add_typer(alerts_app, name="alerts")
 app.add_typer(audit_app, name="audit")
 app.add_typer(db_app, name="db")
 app.add_typer(keys_app, name="keys")
+app.add_typer(models_app, name="models")
 
 
 @app.command()

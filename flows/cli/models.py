@@ -1,16 +1,37 @@
-"""`signalbox models`: which version each alias wants, which one serving answers with, and why not."""
+"""`signalbox models`: which version each alias wants and serves, and what differs between two versions."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from contextlib import nullcontext
+from typing import Annotated, Any
 
+import typer
+from rich.console import Console
+
+from flows.catalog.descriptions import Descriptions
+from flows.catalog.difference import Compared, Comparison, cells, remarks
 from flows.cli.client import ServingClient
-from flows.cli.console import AsJson, print_json, print_table, text
+from flows.cli.console import AsJson, print_json, print_table, say, text
 from flows.settings import FlowSettings
+from flows.wiring import wired
+
+models_app = typer.Typer(help="Show followed models, or compare two versions.", invoke_without_command=True)
 
 _COLUMNS = ("model", "alias", "wanted", "served", "format", "health", "loaded", "note")
 
+Name = Annotated[str, typer.Argument(help="The registered model.")]
+First = Annotated[str, typer.Argument(help="The older version: a number or an alias.")]
+Second = Annotated[str, typer.Argument(help="The newer version: a number or an alias.")]
+Everything = Annotated[bool, typer.Option("--all", help="Show what stayed the same too.")]
 
-def models(as_json: AsJson = False) -> None:
+
+@models_app.callback()
+def _list_by_default(context: typer.Context, as_json: AsJson = False) -> None:
+    if context.invoked_subcommand is None:
+        show(as_json)
+
+
+@models_app.command(name="list")
+def show(as_json: AsJson = False) -> None:
     """Show every followed model: per alias the version wanted and served, its format and health."""
     with ServingClient.of(FlowSettings()) as serving:
         body = serving.get("/api/v2/model-info")
@@ -19,6 +40,34 @@ def models(as_json: AsJson = False) -> None:
         return
     rows = [row for model in body.get("models", []) for row in rows_of(model)]
     print_table(_COLUMNS, rows, empty="no registered model is followed; give a version the alias 'champion'")
+
+
+@models_app.command()
+def diff(
+    model: Name, first: First, second: Second, everything: Everything = False, as_json: AsJson = False
+) -> None:
+    """Compare two versions: signature, file, size, operators, metrics, latency, parameters and tags."""
+    console = Console(stderr=True)
+    with (
+        console.status("comparing") if console.is_terminal else nullcontext(),
+        wired() as wiring,
+    ):
+        descriptions = Descriptions(wiring.settings, wiring.engine, wiring.client, wiring.registry)
+        comparison = Comparison(wiring.registry, wiring.engine, descriptions)
+        compared = comparison.of(model, first, second, wiring.clock.now())
+    if as_json:
+        print_json(compared.as_json())
+    else:
+        _print(compared, everything)
+
+
+def _print(compared: Compared, everything: bool) -> None:
+    found = compared.found
+    say(f"{compared.model}: version {found.old} → {found.new}, {len(found.changed)} differences")
+    columns = ("area", "what", f"version {found.old}", f"version {found.new}", "change")
+    print_table(columns, cells(found, everything=everything), empty="nothing that is known differs")
+    for line in remarks(compared):
+        say(line)
 
 
 def rows_of(model: Mapping[str, Any]) -> Iterator[list[str]]:

@@ -45,6 +45,13 @@ def promote(
     max_accuracy_drop: Annotated[float | None, typer.Option(help="Refuse one worse by more.")] = None,
     max_p95_ms: Annotated[float | None, typer.Option(help="Refuse a version slower than this.")] = None,
     max_memory_mb: Annotated[float | None, typer.Option(help="Refuse a version larger than this.")] = None,
+    min_throughput: Annotated[
+        float | None, typer.Option(help="Refuse one with fewer rows per second.")
+    ] = None,
+    allow_signature_change: Annotated[
+        bool, typer.Option("--allow-signature-change", help="Let names, types and ranks change.")
+    ] = False,
+    replay: Annotated[int, typer.Option(min=0, help="Ask this many recent inputs of the log again.")] = 0,
     wait: Annotated[bool, typer.Option("--wait", help="Follow the rollout to its end.")] = False,
     wait_seconds: Annotated[float, typer.Option(min=0, help="How long --wait waits.")] = 900.0,
     as_json: AsJson = False,
@@ -57,8 +64,11 @@ def promote(
         "max_accuracy_drop": max_accuracy_drop,
         "max_p95_ms": max_p95_ms,
         "max_memory_mb": max_memory_mb,
+        "min_throughput": min_throughput,
     }
     policy = {name: limit for name, limit in limits.items() if limit is not None}
+    policy |= {"allow_signature_change": True} if allow_signature_change else {}
+    policy |= {"replay_rows": replay} if replay else {}
     settings = FlowSettings()
     with wired(settings) as wiring:
         check(wiring.engine)

@@ -1,23 +1,18 @@
-"""The direct promotion: validate, restore point, move the alias, see it applied. One durable step at a time.
+"""The direct promotion: validate, benchmark, restore point, move the alias, see it applied.
 
 Each step is noted before the next begins, so a later run takes up an abandoned rollout where it stopped.
 Every write is fenced by the model's lease. A registry that is away ends nothing: the rollout stays open.
 """
 
 import logging
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Protocol
-
-from sqlalchemy import Engine
 
 from flows.rollout import rollbacks
 from flows.rollout.keeper import Keeper, is_promotion
 from flows.rollout.outcome import Outcome, Verdict
+from flows.rollout.parts import Evidence, Parts, on_record
 from flows.rollout.verify import Applied, applied
 from flows.rollout.verify import Verdict as Seen
-from serving.core.clock import Clock
 from serving.core.errors import (
     ChangeRefused,
     NotServed,
@@ -28,10 +23,10 @@ from serving.core.errors import (
 from serving.core.model import Alias, Tag, VersionRef
 from serving.store import rollouts, workers
 from serving.store.database import writing
-from serving.store.guard import Guard, Move, Wish
+from serving.store.guard import Move, Wish
 from serving.store.guard import Verdict as Written
 from serving.store.leases import fence
-from serving.store.registry import RegisteredModel, Registry
+from serving.store.registry import RegisteredModel
 from serving.store.rollouts import Phase, Rollout
 from serving.store.text import JsonValue
 
@@ -39,30 +34,6 @@ log = logging.getLogger(__name__)
 
 APPLY_SECONDS = 60.0
 _LOOK_SECONDS = 0.5
-
-
-class Evidence(Protocol):
-    """What a validation says of a version."""
-
-    @property
-    def passed(self) -> bool: ...
-
-    @property
-    def reason(self) -> str: ...
-
-    def as_json(self) -> Mapping[str, JsonValue]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What a promotion works with. `validate` judges a rollout's version against the present champion."""
-
-    engine: Engine
-    registry: Registry
-    guard: Guard
-    clock: Clock
-    validate: Callable[[Rollout, str | None], Evidence]
-    pause: Callable[[float], object] = time.sleep
 
 
 class DirectPromotion:
@@ -102,7 +73,9 @@ class DirectPromotion:
     def _steps(self) -> Outcome:
         if self._is_at(Phase.REQUESTED) and (stopped := self._judge()) is not None:
             return stopped
-        if self._is_at(Phase.VALIDATED) and (stopped := self._prepare()) is not None:
+        if self._is_at(Phase.VALIDATED) and (stopped := self._measure()) is not None:
+            return stopped
+        if self._is_at(Phase.BENCHMARKED) and (stopped := self._prepare()) is not None:
             return stopped
         if self._is_at(Phase.RESTORE_POINT) and (stopped := self._move_alias()) is not None:
             return stopped
@@ -114,22 +87,39 @@ class DirectPromotion:
         champion = self._answering()
         if champion == self._rollout.version:
             return self._ended(Verdict.REFUSED, f"version {champion} is the champion already")
-        try:
-            found = self._parts.validate(self._rollout, champion)
-        except SignalboxError:
-            raise
-        except Exception as error:  # it would raise again: left open, the rollout were begun for ever
-            log.exception("validation_failed rollout=%s", self._rollout.id)
-            return self._ended(Verdict.FAILED, f"the validation could not be carried out: {error!r}")
-        evidence = {**found.as_json(), "passed": found.passed, "reason": found.reason, "against": champion}
-        self._advance(Phase.VALIDATED, evidence=evidence)
+        found = self._asked(self._parts.validate, "validation", champion)
+        if isinstance(found, Outcome):
+            return found
+        self._advance(Phase.VALIDATED, evidence={**on_record(found), "against": champion})
         return None
 
-    def _prepare(self) -> Outcome | None:
-        """Act on the verdict as it is on record, whoever reached it; then note the way back."""
+    def _measure(self) -> Outcome | None:
+        """Act on the validation as it is on record, whoever made it; then see what the version costs."""
         evidence = self._rollout.evidence or {}
         if not evidence["passed"]:
             return self._ended(Verdict.REFUSED, evidence["reason"])
+        found = self._asked(self._parts.benchmark, "benchmark", evidence["against"])
+        if isinstance(found, Outcome):
+            return found
+        self._advance(Phase.BENCHMARKED, evidence={**evidence, "benchmark": on_record(found)})
+        return None
+
+    def _asked(
+        self, judge: Callable[[Rollout, str | None], Evidence], noun: str, champion: str | None
+    ) -> Evidence | Outcome:
+        try:
+            return judge(self._rollout, champion)
+        except SignalboxError:
+            raise
+        except Exception as error:  # it would raise again: left open, the rollout were begun for ever
+            log.exception("judgement_failed of=%s rollout=%s", noun, self._rollout.id)
+            return self._ended(Verdict.FAILED, f"the {noun} could not be carried out: {error!r}")
+
+    def _prepare(self) -> Outcome | None:
+        """Act on the benchmark as it is on record; then note the way back."""
+        evidence = self._rollout.evidence or {}
+        if not evidence["benchmark"]["passed"]:
+            return self._ended(Verdict.REFUSED, evidence["benchmark"]["reason"])
         against, champion = evidence["against"], self._answering()
         if champion not in (against, self._rollout.version):
             return self._ended(

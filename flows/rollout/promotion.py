@@ -11,9 +11,10 @@ from datetime import datetime
 
 from sqlalchemy import Engine
 
-from flows.rollout.direct import DirectPromotion, Parts
+from flows.rollout.direct import DirectPromotion
 from flows.rollout.keeper import take
 from flows.rollout.outcome import Outcome, Verdict, notice_of, state_of
+from flows.rollout.parts import Parts
 from serving.core.clock import Clock
 from serving.core.errors import ChangeRefused, NotServed, RegistryUnavailable
 from serving.core.model import Alias, Tag, VersionRef
@@ -168,7 +169,8 @@ def _explain(registry: Registry, ref: VersionRef, rollout: Rollout) -> None:
     if tags.get(Tag.ROLLOUT) == rollout.id:
         return
     evidence = rollout.evidence or {}
-    if rollout.state is rollouts.State.REFUSED and evidence.get("verdict") == "failed":
+    verdicts = (evidence.get("verdict"), evidence.get("benchmark", {}).get("verdict"))
+    if rollout.state is rollouts.State.REFUSED and "failed" in verdicts:
         registry.set_version_tag(ref, Tag.VALIDATION, "failed")
     registry.set_version_tag(ref, Tag.VERDICT, f"{rollout.state}: {rollout.reason}"[:4900])
     if rollout.state is not rollouts.State.PROMOTED:

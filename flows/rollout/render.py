@@ -20,10 +20,16 @@ def outcome_markdown(outcome: Outcome, model: str) -> str:
 
 
 def checks_of(outcome: Outcome) -> list[dict[str, str]]:
-    """One row per check of the validation, none where there was none."""
+    """One row per check of the validation, then of the benchmark; none where there was none."""
     evidence = (outcome.rollout.evidence if outcome.rollout is not None else None) or {}
-    checks = evidence.get("checks", [])
-    return [_row(check) for check in checks] if isinstance(checks, list) else []
+    benchmark = evidence.get("benchmark") or {}
+    measured = [_row(check) | {"check": f"benchmark: {_named(check)}"} for check in _checks(benchmark)]
+    return [*(_row(check) for check in _checks(evidence)), *measured]
+
+
+def _checks(judged: Mapping[str, Any]) -> list[Any]:
+    checks = judged.get("checks", [])
+    return checks if isinstance(checks, list) else []
 
 
 def _facts(rollout: Rollout) -> list[str]:
@@ -44,10 +50,14 @@ def _facts(rollout: Rollout) -> list[str]:
 def _row(check: Mapping[str, Any]) -> dict[str, str]:
     verdict = str(check.get("verdict", "")).replace("_", " ")
     return {
-        "check": str(check.get("name", "")).replace("_", " "),
+        "check": _named(check),
         "verdict": verdict,
         "message": str(check.get("message", "")),
     }
+
+
+def _named(check: Mapping[str, Any]) -> str:
+    return str(check.get("name", "")).replace("_", " ")
 
 
 def _cell(text: str) -> str:

@@ -85,16 +85,16 @@ class Edge:
         method, path = str(scope["method"]), str(scope["path"])
         self._access.check_host(headers.get("host", ""))
         raw_path = _raw_path(scope)
-        infer, scoring = _INFER_PATH.fullmatch(raw_path), _SCORING_PATH.fullmatch(raw_path)
-        if (infer or scoring) and method != "POST":
+        endpoint: InferEndpoint | ScoringEndpoint = self._infer
+        target = _INFER_PATH.fullmatch(raw_path)
+        if target is None and raw_path.endswith("/invocations"):
+            endpoint, target = self._scoring, _SCORING_PATH.fullmatch(raw_path)
+        if target is not None and method != "POST":
             await respond(send, _ONLY_POST, request_id)
             return
         caller = self._access.admit(method, path, headers, target=_target(scope), address=_address(scope))
-        if infer is not None:
-            await self._infer(infer[1], infer[2], headers, request_id, receive, send)
-            return
-        if scoring is not None:
-            await self._scoring(scoring[1], scoring[2], headers, request_id, receive, send)
+        if target is not None:
+            await endpoint(target[1], target[2], headers, request_id, receive, send)
             return
         scope["state"] = {"actor": caller.name, "caller": caller, "request_id": request_id}
         if method not in _BODILESS:

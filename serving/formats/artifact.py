@@ -7,7 +7,7 @@ no pickle is ever opened.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from serving.core.datatypes import Array
 from serving.core.digest import file_sha256, tree_digest
@@ -15,7 +15,17 @@ from serving.core.errors import ArtifactRefused
 from serving.core.model import Format, TensorSpec
 from serving.formats import content, mlmodel
 from serving.formats.golden import GOLDEN_FILE, Golden, read_golden
+from serving.formats.model_file import TO_ONNX, format_of, title_of
 
+LABELS_FILE = "labels.txt"
+TRANSLATION_FILE = "translation.onnx"
+# Formats a flavour can mean, in the order in which flavours are looked for.
+_MEANT = {
+    "onnx": (Format.ONNX,),
+    "coreml": (Format.COREML,),
+    "pt2": (Format.PT2,),
+    "pytorch": (Format.TORCHSCRIPT, Format.PT2),
+}
 _NOT_PAYLOAD = frozenset(
     {
         mlmodel.FILE_NAME,
@@ -27,9 +37,10 @@ _NOT_PAYLOAD = frozenset(
         "serving_input_payload.json",
         "registered_model_meta",
         GOLDEN_FILE,
+        LABELS_FILE,
     }
 )
-_TO_ONNX = {
+_EXPORTERS = {
     "sklearn": "export it with skl2onnx.to_onnx(model, X[:1]) and log that with mlflow.onnx",
     "xgboost": "export it with onnxmltools.convert_xgboost and log that with mlflow.onnx",
     "lightgbm": "export it with onnxmltools.convert_lightgbm and log that with mlflow.onnx",
@@ -38,25 +49,21 @@ _TO_ONNX = {
     "keras": "export it with model.export(path, format='onnx') and log that with mlflow.onnx",
     "transformers": "export it with optimum-cli export onnx and log that with mlflow.onnx",
 }
-_ANY_TO_ONNX = "export it to ONNX with the converter of its library and log that with mlflow.onnx"
-_NOT_YET = {"pt2": "torch.export (.pt2)", "coreml": "Core ML"}
-_TORCH_STEP = (
-    "export it with torch.onnx.export and log that with mlflow.onnx, or log torch.jit.script(model) "
-    "with mlflow.pytorch and serialization_format='pickle'"
-)
 
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
     """A model folder that can be loaded.
 
-    Unnamed tensors of an MLflow signature or example go by the name ''. `notes` says what
-    could not be used, in sentences for a report.
+    Unnamed tensors of an MLflow signature or example go by the name ''. `translation` is the ONNX
+    file that stands in for a Core ML model where Apple's runtime is not. `notes` says what could
+    not be used, in sentences for a report.
     """
 
     root: Path
     format: Format
     payload: Path
+    translation: Path | None = None
     signature_inputs: tuple[TensorSpec, ...] | None = None
     signature_outputs: tuple[TensorSpec, ...] | None = None
     example: Mapping[str, Array] | None = None
@@ -79,8 +86,9 @@ def inspect_artifact(root: Path) -> Artifact:
         payload = _flavored_payload(root, logged.flavors)
     return Artifact(
         root=root,
-        format=_format_of(payload),
+        format=_format(payload, logged.flavors),
         payload=payload,
+        translation=_translation(root, logged.flavors),
         signature_inputs=logged.inputs,
         signature_outputs=logged.outputs,
         example=logged.example,
@@ -109,17 +117,36 @@ def _is_description(path: Path, root: Path) -> bool:
 def _flavored_payload(root: Path, flavors: Mapping[str, Mapping[str, Any]]) -> Path:
     if "onnx" in flavors:
         return _file(_inside(root, flavors["onnx"].get("data", "model.onnx")))
-    for name, title in _NOT_YET.items():
-        if name in flavors:
-            _refuse_not_yet(title)
+    if "coreml" in flavors:
+        return _inside(root, flavors["coreml"].get("data", "model.mlpackage"))
+    if "pt2" in flavors:
+        return _file(_inside(root, flavors["pt2"].get("data", "model.pt2")))
     if "pytorch" in flavors:
         return _pytorch_file(_inside(root, flavors["pytorch"].get("model_data", "data")))
     named = [name for name in flavors if name != "python_function"]
     if named:
         problem = f"it is a {named[0]} model, which loads by running code stored in the artifact"
-        raise ArtifactRefused(problem, next_step=_TO_ONNX.get(named[0], _ANY_TO_ONNX))
+        raise ArtifactRefused(problem, next_step=_EXPORTERS.get(named[0], TO_ONNX))
     problem = "it is a generic python_function model, which loads by running code stored in the artifact"
-    raise ArtifactRefused(problem, next_step=_ANY_TO_ONNX)
+    raise ArtifactRefused(problem, next_step=TO_ONNX)
+
+
+def _translation(root: Path, flavors: Mapping[str, Mapping[str, Any]]) -> Path | None:
+    named = flavors.get("coreml", {}).get("translation")
+    if named is not None:
+        return _file(_inside(root, named))
+    path = root / TRANSLATION_FILE
+    return path if path.is_file() else None
+
+
+def _format(payload: Path, flavors: Mapping[str, Mapping[str, Any]]) -> Format:
+    """The content's format, which must be one that the flavour can mean."""
+    found = format_of(payload)
+    flavor = next((name for name in _MEANT if name in flavors), None)
+    if flavor is not None and found not in _MEANT[flavor]:
+        problem = f"'{payload.name}' is {title_of(found)}, but {mlmodel.FILE_NAME} describes it as {flavor}"
+        raise ArtifactRefused(problem, next_step="log the model again: a file was exchanged since")
+    return found
 
 
 def _pytorch_file(folder: Path) -> Path:
@@ -149,46 +176,14 @@ def _inside(root: Path, relative: object) -> Path:
 
 def _only_model_file(root: Path) -> Path:
     """The one file of a folder without `MLmodel` that is a model, whatever kind."""
-    candidates = [path for path in payload_files(root) if content.looks_like_model(path)]
+    packages = [path for path in sorted(root.rglob("*")) if path.is_dir() and content.looks_like_model(path)]
+    files = [path for path in payload_files(root) if not any(path.is_relative_to(p) for p in packages)]
+    candidates = packages + [path for path in files if content.looks_like_model(path)]
+    translation = _translation(root, {})
+    if len(candidates) == 2 and translation in candidates:
+        candidates.remove(translation)
     if len(candidates) == 1:
         return candidates[0]
-    if any(part.suffix == ".mlpackage" for path in payload_files(root) for part in path.parents):
-        _refuse_not_yet(_NOT_YET["coreml"])
     names = ", ".join(sorted(path.name for path in candidates)) or "none"
-    problem = f"expected one model file (.onnx, .pt, .pth, .ts) but found {names}"
+    problem = f"expected one model (.onnx, .pt, .pth, .ts, .pt2, .mlmodel, .mlpackage) but found {names}"
     raise ArtifactRefused(problem, next_step="log the model with MLflow, or keep one model per folder")
-
-
-def _format_of(payload: Path) -> Format:
-    kind = content.kind_of(payload)
-    if kind is content.Kind.ONNX:
-        return Format.ONNX
-    if kind is content.Kind.TORCHSCRIPT:
-        return Format.TORCHSCRIPT
-    if kind is content.Kind.PT2:
-        _refuse_not_yet(_NOT_YET["pt2"])
-    if kind is content.Kind.COREML:
-        _refuse_not_yet(_NOT_YET["coreml"])
-    if kind is content.Kind.PICKLED_TORCH:
-        problem = f"'{payload.name}' is a pickled eager PyTorch model, which runs stored code when loaded"
-        raise ArtifactRefused(problem, next_step=_TORCH_STEP)
-    if kind is content.Kind.PICKLE:
-        problem = f"'{payload.name}' is a pickle, which runs stored code when loaded"
-        raise ArtifactRefused(problem, next_step=_ANY_TO_ONNX)
-    raise ArtifactRefused(
-        f"'{payload.name}' is {_DEFECTS[kind]}",
-        next_step="export and log the model again, and check the upload",
-    )
-
-
-_DEFECTS = {
-    content.Kind.EMPTY: "empty",
-    content.Kind.TEXT: "a text file, not a model",
-    content.Kind.DAMAGED_ZIP: "a truncated or damaged archive",
-    content.Kind.OTHER_ZIP: "an archive, but not a TorchScript one",
-    content.Kind.UNKNOWN: "not a model file of a known format",
-}
-
-
-def _refuse_not_yet(title: str) -> NoReturn:
-    raise ArtifactRefused(f"{title} models are not yet supported", next_step=_TORCH_STEP.split(",")[0])

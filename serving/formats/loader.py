@@ -48,14 +48,13 @@ class Adapter(Protocol):
 _ADAPTERS = {
     Format.ONNX: "serving.formats.onnx_runtime",
     Format.TORCHSCRIPT: "serving.formats.torch_script",
+    Format.PT2: "serving.formats.torch_export",
+    Format.COREML: "serving.formats.core_ml",
 }
 
 
 def load(artifact: Artifact, threads: int) -> LoadedModel:
     """Load with at most `threads` threads per inference. Raises ArtifactRefused."""
-    if artifact.format not in _ADAPTERS:
-        problem = f"{artifact.format} models are not yet supported"
-        raise ArtifactRefused(problem, next_step="export the model to ONNX")
     return import_adapter(artifact.format).load(artifact, threads)
 
 

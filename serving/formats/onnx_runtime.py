@@ -1,4 +1,4 @@
-"""ONNX through ONNX Runtime on the CPU; the only importer of onnx and onnxruntime.
+"""ONNX through ONNX Runtime on the CPU; the only importer of onnxruntime.
 
 Tensor specs come from the file's proto: the session merges shapes leniently, and would declare
 what a broken graph really returns instead of what it promised.
@@ -13,7 +13,7 @@ from serving.core.datatypes import Array, datatype_of
 from serving.core.errors import ArtifactRefused
 from serving.core.model import TensorSpec
 from serving.formats.artifact import Artifact
-from serving.formats.onnx_data import check_external_data
+from serving.formats.onnx_file import read_onnx
 
 _EXPORT_AGAIN = "export the model again, check it with onnx.checker, and log it again"
 _UNSENDABLE = frozenset({"BF16"})  # ONNX Runtime takes no numpy arrays of it
@@ -48,8 +48,7 @@ class OnnxModel:
 
 def load(artifact: Artifact, threads: int) -> OnnxModel:
     """Load the artifact. Raises ArtifactRefused for a file that is damaged, unsafe or unsupported."""
-    proto = _parsed(artifact)
-    check_external_data(proto, artifact.payload.parent)
+    proto = read_onnx(artifact.payload)
     graph = proto.graph
     weights = {tensor.name for tensor in graph.initializer} | {
         tensor.values.name for tensor in graph.sparse_initializer
@@ -58,18 +57,6 @@ def load(artifact: Artifact, threads: int) -> OnnxModel:
     outputs = tuple(_spec(value, "output") for value in graph.output)
     del proto, graph  # a second copy of the weights, not needed while the session makes its own
     return OnnxModel(_session(artifact, threads), inputs, outputs)
-
-
-def _parsed(artifact: Artifact) -> onnx.ModelProto:
-    try:
-        proto = onnx.load(artifact.payload, load_external_data=False)
-    except Exception as error:  # protobuf's DecodeError has no importable home with types
-        problem = f"'{artifact.payload.name}' is not a readable ONNX file; it may be truncated"
-        raise ArtifactRefused(problem, next_step=_EXPORT_AGAIN) from error
-    if not proto.ir_version or not proto.graph.output:
-        problem = f"'{artifact.payload.name}' holds no ONNX graph"
-        raise ArtifactRefused(problem, next_step=_EXPORT_AGAIN)
-    return proto
 
 
 def _spec(value: onnx.ValueInfoProto, role: str) -> TensorSpec:

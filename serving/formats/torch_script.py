@@ -1,27 +1,27 @@
-"""TorchScript on the CPU; the only importer of torch.
+"""TorchScript on the CPU.
 
 A script knows its inputs' names but not their shapes: those come from the MLflow signature, else
 from the input example, else they stay unknown. Outputs are named OUTPUT__0, OUTPUT__1, ... in order.
 """
 
-import contextlib
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from serving.core.datatypes import DTYPES, Array, datatype_of
+from serving.core.datatypes import Array, datatype_of
 from serving.core.errors import ArtifactRefused
 from serving.core.model import TensorSpec
+from serving.formats.archive import check_archive
 from serving.formats.artifact import Artifact
+from serving.formats.limits import DEFAULT_LIMITS, FileLimits
 from serving.formats.probe import named_example, zeros
-from serving.formats.torch_archive import check_archive, check_records
+from serving.formats.torch_archive import check_records
+from serving.formats.torch_tensors import array_of, limit_threads, tensor_of, tensors_of
 
 _EXPORT_AGAIN = "export the model again with torch.jit.save and log it again"
-_BF16 = DTYPES["BF16"]
 
 
 class TorchScriptModel:
@@ -34,13 +34,18 @@ class TorchScriptModel:
         self.inputs = inputs
         self.outputs = outputs
 
+    @property
+    def module(self) -> Any:
+        """The module itself, for who describes it; None once closed."""
+        return self._module
+
     def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         module = self._module
         if module is None:
             raise RuntimeError("the model is closed")
         with torch.inference_mode():
-            answer = module(*(_tensor(inputs[spec.name]) for spec in self.inputs))
-            return {f"OUTPUT__{index}": _array(item) for index, item in enumerate(_items(answer))}
+            answer = module(*(tensor_of(inputs[spec.name]) for spec in self.inputs))
+            return {f"OUTPUT__{index}": array_of(item) for index, item in enumerate(tensors_of(answer))}
 
     def close(self) -> None:
         self._module = None
@@ -48,9 +53,8 @@ class TorchScriptModel:
 
 def load(artifact: Artifact, threads: int) -> TorchScriptModel:
     """Load the artifact. Raises ArtifactRefused for an archive that is damaged, unsafe or unsupported."""
-    check_archive(artifact.payload)
-    check_records(_code_records(artifact.payload), artifact.payload.name)
-    _limit_threads(threads)
+    check_script(artifact.payload)
+    limit_threads(threads)
     module = _module(artifact.payload)
     if not hasattr(module, "forward"):
         problem = f"'{artifact.payload.name}' has no single forward method (overloaded or missing)"
@@ -64,10 +68,10 @@ def load(artifact: Artifact, threads: int) -> TorchScriptModel:
     return TorchScriptModel(module, inputs, outputs)
 
 
-def _limit_threads(threads: int) -> None:
-    torch.set_num_threads(threads)
-    with contextlib.suppress(RuntimeError):  # can be set only once, before the first parallel work
-        torch.set_num_interop_threads(1)
+def check_script(path: Path, limits: FileLimits = DEFAULT_LIMITS) -> None:
+    """Raise ArtifactRefused unless the archive is sound and its code known to be harmless; loads nothing."""
+    check_archive(path, limits, _EXPORT_AGAIN)
+    check_records(_code_records(path), path.name)
 
 
 def _code_records(path: Path) -> dict[str, bytes]:
@@ -167,30 +171,3 @@ def _observed(name: str, array: Array) -> TensorSpec:
 
 def _unknown_outputs(schema: Any) -> tuple[TensorSpec, ...]:
     return tuple(TensorSpec(name, "FP32", None) for name in _output_names(_declared_count(schema) or 0))
-
-
-def _items(answer: Any) -> Iterable[torch.Tensor]:
-    """Every tensor of an answer in order, however nested; an absent optional one takes no place."""
-    if isinstance(answer, torch.Tensor):
-        return [answer]
-    if answer is None:
-        return []
-    if isinstance(answer, dict):
-        return [tensor for item in answer.values() for tensor in _items(item)]
-    if isinstance(answer, tuple | list):
-        return [tensor for item in answer for tensor in _items(item)]
-    raise TypeError(f"forward returned {type(answer).__name__}, not tensors")
-
-
-def _tensor(array: Array) -> torch.Tensor:
-    """A tensor with memory of its own: a module may change its input in place."""
-    if array.dtype == _BF16:
-        return torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
-    return torch.from_numpy(np.array(array, order="C"))
-
-
-def _array(tensor: torch.Tensor) -> Array:
-    plain = tensor.detach().contiguous()
-    if plain.dtype == torch.bfloat16:
-        return plain.view(torch.int16).numpy().view(_BF16)
-    return plain.numpy()

@@ -26,7 +26,7 @@ class Body:
 def asked_outputs(request: InferRequest, answer: Answer) -> Sequence[tuple[Wanted, Array]]:
     """What is sent: the outputs the request names, those ranked that it wants as classes."""
     chosen = request.chosen(answer.outputs)
-    if not any(wanted.classes for wanted, _ in chosen):
+    if not request.wanted or not any(wanted.classes for wanted in request.wanted):
         return chosen
     batched = first_axis_is_batch(answer.version.model.inputs)
     return [

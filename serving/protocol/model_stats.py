@@ -7,35 +7,36 @@ from typing import Any
 
 from serving.core.model import Tag
 from serving.pool import LoadedVersion
-from serving.telemetry.counters import Sum, VersionStatistics
+from serving.telemetry.counters import Statistics
 
-_NONE = {"count": 0, "ns": 0}
 _BYTES_PER_MB = 1 << 20
 
 
-def model_stats(version: LoadedVersion, counted: VersionStatistics) -> dict[str, Any]:
+def model_stats(version: LoadedVersion, statistics: Statistics) -> dict[str, Any]:
+    """Requests answered together are one execution; there is no cache, so nothing hits or misses it."""
+    counted = statistics.of(version.ref)
     return {
         "name": version.ref.model,
         "version": version.ref.version,
-        "last_inference": counted.last_inference_ms,
-        "inference_count": counted.inferences,
+        "last_inference": statistics.last_inference_ms(version.ref),
+        "inference_count": counted.rows,
         "execution_count": counted.executions,
         "inference_stats": {
-            "success": _sum(counted.success),
-            "fail": _sum(counted.fail),
-            "queue": _sum(counted.queue),
-            "compute_input": _sum(counted.compute_input),
-            "compute_infer": _sum(counted.compute_infer),
-            "compute_output": _sum(counted.compute_output),
-            "cache_hit": _NONE,
-            "cache_miss": _NONE,
+            "success": _sum(counted.answered, counted.total_ns),
+            "fail": _sum(counted.failed, counted.failed_ns),
+            "queue": _sum(counted.answered, counted.queue_ns),
+            "compute_input": _sum(counted.answered, counted.input_ns),
+            "compute_infer": _sum(counted.answered, counted.infer_ns),
+            "compute_output": _sum(counted.rendered, counted.output_ns),
+            "cache_hit": _sum(0, 0),
+            "cache_miss": _sum(0, 0),
         },
         "batch_stats": [
             {
                 "batch_size": rows,
-                "compute_input": _sum(times.compute_input),
-                "compute_infer": _sum(times.compute_infer),
-                "compute_output": _sum(times.compute_output),
+                "compute_input": _sum(times.answered, times.input_ns),
+                "compute_infer": _sum(times.answered, times.infer_ns),
+                "compute_output": _sum(times.rendered, times.output_ns),
             }
             for rows, times in sorted(counted.batches.items())
         ],
@@ -43,12 +44,14 @@ def model_stats(version: LoadedVersion, counted: VersionStatistics) -> dict[str,
     }
 
 
-def _sum(sum_: Sum) -> dict[str, int]:
-    return {"count": sum_.count, "ns": sum_.ns}
+def _sum(count: int, ns: int) -> dict[str, int]:
+    return {"count": count, "ns": ns}
 
 
 def _memory_usage(version: LoadedVersion) -> list[dict[str, Any]]:
-    """What the registry says it was measured to take; nothing where it was never measured."""
+    """What loading took here, else what the registry says; nothing where it was never measured."""
+    if version.is_awake and version.loading.cost_bytes:
+        return [{"type": "CPU", "id": 0, "byte_size": version.loading.cost_bytes}]
     registered = version.provenance.registered
     try:
         megabytes = float(registered.tags[Tag.MEMORY_MB]) if registered is not None else 0.0

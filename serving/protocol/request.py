@@ -7,6 +7,7 @@ classification.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from serving.core.datatypes import DTYPES, Array
@@ -55,7 +56,7 @@ class InferRequest:
     def chosen(self, outputs: Mapping[str, Output]) -> list[tuple[Wanted, Output]]:
         """The outputs the request names, in its order; all of them if it names none."""
         if not self.wanted:
-            return [(Wanted(name, self.is_binary), output) for name, output in outputs.items()]
+            return [(_unnamed(name, self.is_binary), output) for name, output in outputs.items()]
         for wanted in self.wanted:
             if wanted.name not in outputs:
                 known = ", ".join(outputs)
@@ -64,6 +65,11 @@ class InferRequest:
 
     def check_outputs(self, specs: tuple[TensorSpec, ...]) -> None:
         """Refuse before execution what the output specs can tell; empty specs tell nothing."""
+        if not self.wanted:
+            for spec in specs:
+                if spec.datatype in ONLY_BINARY and not self.is_binary:
+                    raise only_binary(spec.name, spec.datatype)
+            return
         if not specs:
             return
         for wanted, spec in self.chosen({spec.name: spec for spec in specs}):
@@ -78,6 +84,11 @@ class InferRequest:
         if not self.wanted:
             return not self.is_binary
         return frozenset(wanted.name for wanted in self.wanted if not wanted.is_binary or wanted.classes)
+
+
+@lru_cache(maxsize=1024)
+def _unnamed(name: str, is_binary: bool) -> Wanted:
+    return Wanted(name, is_binary)
 
 
 def parse_request(raw: bytes, json_bytes: str | None) -> InferRequest:

@@ -95,6 +95,10 @@ class Registry:
     def url(self) -> str:
         return str(self._client.base_url).rstrip("/")
 
+    def stored_tag(self, key: str) -> str:
+        """The name under which this environment's tag `key` is stored."""
+        return self._prefix + key
+
     def registered_models(self) -> dict[str, RegisteredModel]:
         """Every model that passes the name globs, by name."""
         models: dict[str, RegisteredModel] = {}
@@ -125,6 +129,16 @@ class Registry:
             with self._well_formed():
                 found += [self._model_version(raw) for raw in page.get("model_versions", [])]
         return sorted(found, key=lambda version: int(version.ref.version))
+
+    def versions_tagged(self, tag: str, value: str) -> list[ModelVersion]:
+        """Versions of all models that pass the name globs and carry this tag, oldest first."""
+        quoted = value.replace("'", "\\'")
+        found: list[ModelVersion] = []
+        wanted = {"filter": f"tags.`{self._prefix}{tag}`='{quoted}'"}
+        for page in self._pages("model-versions/search", wanted):
+            with self._well_formed():
+                found += [self._model_version(raw) for raw in page.get("model_versions", [])]
+        return sorted((one for one in found if self._serves(one.ref.model)), key=lambda one: one.created_ms)
 
     def run(self, run_id: str) -> Run:
         page = self._get("runs/get", {"run_id": run_id}, missing=f"run {run_id}")

@@ -4,12 +4,12 @@ What the noun packages share they share here: one writes, another reads the late
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Engine, Row, insert, select
+from sqlalchemy import Connection, Engine, Row, and_, func, insert, select
 
 from serving.store import schema
 from serving.store.database import reading, writing
@@ -33,6 +33,12 @@ class Report:
 
 def save(engine: Engine, report: Report) -> None:
     """Write a report once; its id must be new."""
+    with writing(engine) as connection:
+        add(connection, report)
+
+
+def add(connection: Connection, report: Report) -> None:
+    """The same as part of the caller's `writing` transaction."""
     values = {
         "id": report.id,
         "kind": report.kind,
@@ -42,8 +48,7 @@ def save(engine: Engine, report: Report) -> None:
         "created_at": time_text(report.created_at),
         "body": json_text(report.body),
     }
-    with writing(engine) as connection:
-        connection.execute(insert(_table).values(values))
+    connection.execute(insert(_table).values(values))
 
 
 def latest(engine: Engine, kind: str, model: str, version: str | None = None) -> Report | None:
@@ -62,6 +67,30 @@ def recent(
     query = query.order_by(_table.c.created_at.desc(), _table.c.id.desc()).limit(limit)
     with reading(engine) as connection:
         return [_report(row) for row in connection.execute(query)]
+
+
+def latest_of(
+    engine: Engine, kind: str, model: str, versions: Sequence[str], *, skip: Sequence[str] = ()
+) -> dict[str, Report]:
+    """The newest report of a kind on each of the versions, by version, in one query; `skip` are verdicts
+    of reports that count for nothing.
+    """
+    wanted = and_(
+        _table.c.kind == kind,
+        _table.c.model == model,
+        _table.c.version.in_(versions),
+        _table.c.verdict.not_in(skip),
+    )
+    newest = (
+        select(_table.c.version, func.max(_table.c.created_at).label("created_at"))
+        .where(wanted)
+        .group_by(_table.c.version)
+        .subquery()
+    )
+    is_newest = and_(_table.c.version == newest.c.version, _table.c.created_at == newest.c.created_at)
+    query = select(_table).join(newest, is_newest).where(wanted).order_by(_table.c.id)
+    with reading(engine) as connection:
+        return {row.version: _report(row) for row in connection.execute(query)}
 
 
 def _report(row: Row[Any]) -> Report:

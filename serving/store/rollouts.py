@@ -43,6 +43,7 @@ class Phase(StrEnum):
 
     REQUESTED = "requested"
     VALIDATED = "validated"
+    BENCHMARKED = "benchmarked"
     RESTORE_POINT = "restore_point"
     ALIAS_MOVED = "alias_moved"
     APPLIED = "applied"

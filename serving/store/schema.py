@@ -20,7 +20,7 @@ from sqlalchemy import (
 
 # A name of our own: MLflow and Prefect keep an `alembic_version` in databases they may share with us.
 VERSION_TABLE = "signalbox_version"
-REVISIONS = ("0001", "0002", "0004", "0005")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005")
 """Every schema revision this release knows, oldest first; the last is the one it works with."""
 
 metadata = MetaData()
@@ -203,6 +203,27 @@ levels = Table(
     Column("message", Text, nullable=False),
     Column("checked_at", String(32), nullable=False),
     PrimaryKeyConstraint("model", "level", name="pk_levels"),
+)
+
+model_files = Table(
+    "model_files",
+    metadata,
+    Column("path", String(1024), nullable=False),
+    Column("members", Text, nullable=False),
+    Column("attached", Text, nullable=False),
+    Column("fingerprint", String(64), nullable=False),
+    Column("since", String(32), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("source_digest", String(64)),
+    Column("side_digest", String(64)),
+    Column("model", Text),
+    Column("version", String(64)),
+    Column("reason", Text),
+    Column("side", Text),
+    Column("attempt", String(64)),
+    Column("missing_since", String(32)),
+    Column("updated_at", String(32), nullable=False),
+    PrimaryKeyConstraint("path", name="pk_model_files"),
 )
 
 keys = Table(

@@ -3,6 +3,8 @@
 Each process has one frozen class of its own that extends this one; nothing else reads the environment.
 """
 
+import os
+import re
 from base64 import b64encode
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -37,6 +39,9 @@ class StoreSettings(BaseSettings):
         None, description="CA certificates to trust for HTTPS to MLflow and Prefect."
     )
     models: str = Field("*", description="Comma-separated name globs: which registered models are served.")
+    model_folders: str = Field(
+        "", description="Folders of model files, by comma or colon; by default `models` in the home folder."
+    )
     env: str = Field("", description="Prefix of aliases and tags, so that environments share one MLflow.")
 
     @field_validator("home")
@@ -48,6 +53,13 @@ class StoreSettings(BaseSettings):
     @classmethod
     def _no_trailing_slash(cls, url: str) -> str:
         return url.rstrip("/")
+
+    @property
+    def model_folder_paths(self) -> list[Path]:
+        """Where model files are looked for, absolute, each once."""
+        named = [part.strip() for part in re.split(f"[,{os.pathsep}]", self.model_folders) if part.strip()]
+        folders = [Path(name).expanduser().absolute() for name in named]
+        return list(dict.fromkeys(folders)) or [self.home / "models"]
 
     @property
     def database_url(self) -> str:

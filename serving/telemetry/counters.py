@@ -5,6 +5,7 @@ Plain integers, written on the event loop's thread for every answer; reading the
 
 from dataclasses import dataclass, field
 
+from serving.core.clock import Clock
 from serving.core.model import VersionRef
 
 _MAX_VERSIONS = 1024
@@ -12,87 +13,80 @@ _MAX_BATCH_SIZES = 64
 
 
 @dataclass(slots=True)
-class Sum:
-    """How often, and nanoseconds in total."""
-
-    count: int = 0
-    ns: int = 0
-
-    def add(self, ns: int) -> None:
-        self.count += 1
-        self.ns += ns if ns > 0 else 0
-
-
-@dataclass(slots=True)
 class BatchTimes:
-    """The executions of one batch size."""
+    """The executions of one batch size, and the answers sent from them."""
 
-    compute_input: Sum = field(default_factory=Sum)
-    compute_infer: Sum = field(default_factory=Sum)
-    compute_output: Sum = field(default_factory=Sum)
-
-
-@dataclass(slots=True)
-class Spent:
-    """Where one answered request's time went, in nanoseconds.
-
-    `rows` are its own; `executed_rows` all of the execution that answered it, which one request `leads`.
-    """
-
-    rows: int
-    executed_rows: int
-    leads: bool
-    input_ns: int
-    queue_ns: int
-    infer_ns: int
-    total_ns: int
+    answered: int = 0
+    input_ns: int = 0
+    infer_ns: int = 0
+    rendered: int = 0
+    output_ns: int = 0
 
 
 @dataclass(slots=True)
 class VersionStatistics:
-    """`inferences` counts rows, `executions` runs of the model."""
+    """Requests by outcome, `rows` in the answered ones, and where their time went.
 
-    last_inference_ms: int = 0
-    inferences: int = 0
+    `total_ns` holds the other times of answered requests. `last_at` is on the monotonic clock.
+    """
+
+    answered: int = 0
+    failed: int = 0
+    rows: int = 0
     executions: int = 0
-    success: Sum = field(default_factory=Sum)
-    fail: Sum = field(default_factory=Sum)
-    queue: Sum = field(default_factory=Sum)
-    compute_input: Sum = field(default_factory=Sum)
-    compute_infer: Sum = field(default_factory=Sum)
-    compute_output: Sum = field(default_factory=Sum)
+    total_ns: int = 0
+    failed_ns: int = 0
+    queue_ns: int = 0
+    input_ns: int = 0
+    infer_ns: int = 0
+    rendered: int = 0
+    output_ns: int = 0
+    last_at: float | None = None
     batches: dict[int, BatchTimes] = field(default_factory=dict)
 
-    def succeeded(self, spent: Spent, at_ms: int) -> None:
-        self.last_inference_ms = at_ms
-        self.inferences += spent.rows
-        self.executions += spent.leads
-        self.success.add(spent.total_ns)
-        self.queue.add(spent.queue_ns)
-        self.compute_input.add(spent.input_ns)
-        self.compute_infer.add(spent.infer_ns)
-        if not spent.leads:
-            return
-        batch = self.batches.get(spent.executed_rows)
+    def count(
+        self, at: float, rows: int, *, input_ns: int, queue_ns: int, infer_ns: int, total_ns: int
+    ) -> None:
+        """Account one answered request of `rows` rows."""
+        self.last_at = at
+        self.answered += 1
+        self.rows += rows
+        self.total_ns += total_ns
+        self.queue_ns += queue_ns
+        self.input_ns += input_ns
+        self.infer_ns += infer_ns
+
+    def count_execution(self, rows: int, input_ns: int, infer_ns: int) -> None:
+        """Account one run of the model over `rows` rows, of however many requests."""
+        self.executions += 1
+        batch = self.batches.get(rows)
         if batch is None:
             if len(self.batches) >= _MAX_BATCH_SIZES:  # callers choose batch sizes; memory is ours
                 return
-            batch = self.batches[spent.executed_rows] = BatchTimes()
-        batch.compute_input.add(spent.input_ns)
-        batch.compute_infer.add(spent.infer_ns)
+            batch = self.batches[rows] = BatchTimes()
+        batch.answered += 1
+        batch.input_ns += input_ns
+        batch.infer_ns += infer_ns
 
-    def rendered(self, rows: int, ns: int) -> None:
+    def count_failed(self, ns: int) -> None:
+        self.failed += 1
+        self.failed_ns += ns
+
+    def count_rendered(self, rows: int, ns: int) -> None:
         """Account the encoding of an answer, which happens after it was counted as one."""
-        self.compute_output.add(ns)
-        self.success.ns += ns
+        self.rendered += 1
+        self.output_ns += ns
+        self.total_ns += ns
         if (batch := self.batches.get(rows)) is not None:
-            batch.compute_output.add(ns)
+            batch.rendered += 1
+            batch.output_ns += ns
 
 
 class Statistics:
     """By version; a version keeps its numbers while it is out of memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._versions: dict[VersionRef, VersionStatistics] = {}
 
     def of(self, ref: VersionRef) -> VersionStatistics:
@@ -102,3 +96,11 @@ class Statistics:
                 del self._versions[next(iter(self._versions))]
             found = self._versions[ref] = VersionStatistics()
         return found
+
+    def last_inference_ms(self, ref: VersionRef) -> int:
+        """When the version last answered, in milliseconds since 1970; 0 for never."""
+        last_at = self.of(ref).last_at
+        if last_at is None:
+            return 0
+        ago_seconds = self._clock.monotonic() - last_at
+        return int((self._clock.now().timestamp() - ago_seconds) * 1000)

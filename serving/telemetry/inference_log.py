@@ -59,13 +59,6 @@ def first_axis_is_batch(inputs: tuple[TensorSpec, ...]) -> bool:
     return bool(inputs) and all(spec.dims and spec.dims[0] == -1 for spec in inputs)
 
 
-def rows_of(specs: tuple[TensorSpec, ...], inputs: Mapping[str, Array]) -> int:
-    """The batch size: length of the first axis where the model has a batch axis, else 1."""
-    if not first_axis_is_batch(specs):
-        return 1
-    return len(next(iter(inputs.values())))
-
-
 class InferenceLog:
     """`record` belongs to one thread, the event loop's; everything else happens on the log's own."""
 

@@ -1,5 +1,7 @@
 """The numbers on `/metrics`, created once in the wiring and passed to whoever counts."""
 
+from dataclasses import dataclass
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
 
@@ -24,11 +26,25 @@ _SECONDS_BUCKETS = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Answers of one version that were judged, and how many of them were failures of its own."""
+
+    answers: int = 0
+    failures: int = 0
+
+    @property
+    def error_ratio(self) -> float | None:
+        return self.failures / self.answers if self.answers else None
+
+
 class Metrics:
     """Counters of one serving process. Thread-safe."""
 
     def __init__(self) -> None:
+        self._tallies: dict[VersionRef, Tally] = {}
         self.registry = CollectorRegistry()
+        self._series: dict[tuple[VersionRef, str, str], tuple[Counter, Histogram]] = {}
         self._requests = Counter(
             "signalbox_inference_requests",
             "Inference requests by outcome.",
@@ -103,8 +119,22 @@ class Metrics:
 
     def answered(self, ref: VersionRef, variant: str, status: str, seconds: float) -> None:
         """Account one request to the version that answered it, or failed to."""
-        self._requests.labels(ref.model, ref.version, variant, status).inc()
-        self._seconds.labels(ref.model, ref.version).observe(seconds)
+        marks = (ref, variant, status)
+        series = self._series.get(marks)
+        if series is None:  # finding a series by its labels costs more than counting
+            requests = self._requests.labels(ref.model, ref.version, variant, status)
+            series = self._series[marks] = (requests, self._seconds.labels(ref.model, ref.version))
+        series[0].inc()
+        series[1].observe(seconds)
+
+    def judged(self, ref: VersionRef, *, failed: bool) -> None:
+        """Count an answer for or against the version that was to give it. For the event loop's thread."""
+        tally = self.tally(ref)
+        self._tallies[ref] = Tally(tally.answers + 1, tally.failures + failed)
+
+    def tally(self, ref: VersionRef) -> Tally:
+        """What this process has counted since it started."""
+        return self._tallies.get(ref, Tally())
 
     def exposition(self) -> bytes:
         """The Prometheus text format."""

@@ -48,7 +48,7 @@ def test_folder_is_refused_when_it_is_missing_or_empty(tmp_path: Path) -> None:
         ("model.pkl", pickle.dumps({}), "is a pickle"),
         ("model.pt", pickle.dumps({}), "pickled eager PyTorch model"),
         ("model.pt", b"", "'model.pt' is empty"),
-        ("model.mlmodel", b"\x08\x01\x12\x00", "Core ML models are not yet supported"),
+        ("model.h5", b"\x89HDF\r\n\x1a\n", "found none"),
         ("notes.md", b"hello", "found none"),
     ],
 )
@@ -69,7 +69,7 @@ def test_archive_is_refused_when_it_is_some_other_zip(tmp_path: Path) -> None:
     """A zip is not a model."""
     with zipfile.ZipFile(tmp_path / "model.pt", "w") as archive:
         archive.writestr("a/b.txt", "hello")
-    assert "an archive, but not a TorchScript one" in refused(tmp_path)
+    assert "an archive, but not a TorchScript or torch.export one" in refused(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -78,8 +78,7 @@ def test_archive_is_refused_when_it_is_some_other_zip(tmp_path: Path) -> None:
         ("sklearn", "a sklearn model", "skl2onnx"),
         ("xgboost", "a xgboost model", "onnxmltools"),
         ("prophet", "a prophet model", "export it to ONNX"),
-        ("coreml", "Core ML models are not yet supported", "onnx"),
-        ("pt2", "not yet supported", "onnx"),
+        ("keras", "a keras model", "model.export"),
     ],
 )
 def test_flavor_is_refused_by_name_when_it_cannot_be_served(

@@ -15,7 +15,7 @@ from serving.core.model import Format, TensorSpec
 from serving.formats.artifact import Artifact, inspect_artifact
 from serving.formats.loader import LoadedModel, load
 from serving.formats.selftest import Verdict, self_test
-from tests import models
+from tests import coreml_models, models, torch_exports
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,22 @@ DIALECTS = [
         described(models.torch_adder),
         described(models.torch_raises_on_negative),
         described(models.torch_nan),
+    ),
+    Dialect(
+        Format.PT2,
+        "pytorch_pt2",
+        "OUTPUT__0",
+        torch_exports.export_adder,
+        torch_exports.export_raises_on_negative,
+        torch_exports.export_nan,
+    ),
+    Dialect(
+        Format.COREML,
+        "coreml_neuralnetwork",
+        "y",
+        coreml_models.translated(models.onnx_adder),
+        coreml_models.translated(models.onnx_raises_on_negative),
+        coreml_models.translated(models.onnx_nan),
     ),
 ]
 
@@ -190,10 +206,3 @@ def test_loader_refuses_or_answers_when_bytes_are_flipped(
     except ArtifactRefused:
         return
     model.close()
-
-
-@pytest.mark.parametrize("format_", [Format.COREML, Format.PT2])
-def test_loader_refuses_when_the_format_has_no_adapter_yet(format_: Format, tmp_path: Path) -> None:
-    """A known format without an adapter says so."""
-    with pytest.raises(ArtifactRefused, match="not yet supported"):
-        load(Artifact(tmp_path, format_, tmp_path / "model"), threads=1)

@@ -80,6 +80,7 @@ def _with_large_weight() -> onnx.ModelProto:
         ("onnx unnamed", Basis.EXAMPLE),
         ("onnx external", Basis.ZEROS),
         ("script described", Basis.EXAMPLE),
+        ("eager pt2", Basis.EXAMPLE),
     ],
 )
 def test_logged_model_loads_and_passes_when_it_is_servable(
@@ -109,10 +110,20 @@ def test_logged_script_has_the_signature_s_shapes_when_it_has_one(folders: dict[
     assert model.outputs == (TensorSpec("OUTPUT__0", "FP32", (-1, 2)),)
 
 
+def test_logged_eager_model_has_the_program_s_shapes_when_mlflow_exported_it(
+    folders: dict[str, Path],
+) -> None:
+    """MLflow's default for eager models; it fixes the batch of an example of one row."""
+    artifact = inspect_artifact(folders["eager pt2"])
+    model = load(artifact, threads=1)
+    assert (artifact.format, model.platform) == (Format.PT2, "pytorch_pt2")
+    assert model.inputs == (TensorSpec("input", "FP32", (1, 3)),)
+    assert model.outputs == (TensorSpec("OUTPUT__0", "FP32", (1, 2)),)
+
+
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("eager pt2", "torch.export (.pt2) models are not yet supported"),
         ("eager pickle", "pickled eager PyTorch model"),
         ("sklearn", "a sklearn model"),
         ("pyfunc", "a generic python_function model"),

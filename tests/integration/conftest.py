@@ -5,13 +5,18 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+from playwright.sync_api import Page
 
+from tests.browser import opened_page, required
 from tests.mlflow_registry import MlflowRegistry, log_models
 from tests.mlflow_server import MlflowServer
 from tests.serving_process import ServingProcess
 
 GOOD = ("onnx:1", "onnx:2", "onnx:3", "torch:1", "torch:2", "slow:1", "raises", "wrong_shape")
-TO_BE_SPOILT = tuple(f"onnx:{constant}" for constant in range(11, 17))
+TO_BE_SPOILT = (
+    *(f"onnx:{constant}" for constant in range(11, 17)),
+    *("pt2:17", "pt2:18", "pt2:19", "coreml:20", "coreml:21"),
+)
 ECHOES = ("echo:8", "echo:10")  # text and half precision
 PICKLED = ("sklearn", "eager")
 
@@ -51,3 +56,10 @@ def start_serving(mlflow_server: MlflowServer, tmp_path: Path) -> Iterator[Start
     yield start
     for replica in replicas:
         replica.kill()
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    """A browser's page, one per test; a test that uses it may run no event loop of its own."""
+    with opened_page(required()) as opened:
+        yield opened

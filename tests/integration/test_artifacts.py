@@ -3,12 +3,14 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from serving.store.outbox import Notice
 from tests.integration.conftest import StartServing
 from tests.mlflow_registry import MlflowRegistry, RegisteredModel
+from tests.models import onnx_adder
 from tests.serving_process import ServingProcess
 from tests.traffic import Traffic, failed
 
@@ -47,9 +49,16 @@ def champion_refusals(serving: ServingProcess, model: RegisteredModel) -> list[N
     return [notice for notice in notices if notice.facts["alias"] == "champion"]
 
 
-def truncate(folder: Path) -> None:
-    payload = folder / "model.onnx"
+def truncate(folder: Path, name: str = "model.onnx") -> None:
+    payload = folder / name
     payload.write_bytes(payload.read_bytes()[: payload.stat().st_size // 2])
+
+
+def exchange(folder: Path, name: str, make: Callable[[Path], Path]) -> None:
+    """A file of another format in the place of the right one."""
+    with TemporaryDirectory() as other:
+        [content] = (file.read_bytes() for file in make(Path(other)).rglob("*.onnx"))
+    (folder / name).write_bytes(content)
 
 
 SPOILT: dict[str, tuple[str, Callable[[Path], object], tuple[str, ...]]] = {
@@ -58,6 +67,31 @@ SPOILT: dict[str, tuple[str, Callable[[Path], object], tuple[str, ...]]] = {
     "truncated": ("onnx:13", truncate, ("model.onnx",)),
     "text": ("onnx:14", lambda folder: (folder / "model.onnx").write_text("moved\n"), ("a text file",)),
     "empty": ("onnx:15", lambda folder: (folder / "model.onnx").write_bytes(b""), ("empty",)),
+    "export truncated": (
+        "pt2:17",
+        lambda folder: truncate(folder, "data/model.pt2"),
+        ("model.pt2", "truncated or damaged archive"),
+    ),
+    "export deleted": (
+        "pt2:18",
+        lambda folder: (folder / "data" / "model.pt2").unlink(),
+        ("no model files",),
+    ),
+    "export exchanged": (
+        "pt2:19",
+        lambda folder: exchange(folder, "data/model.pt2", onnx_adder),
+        ("model.pt2", "an ONNX model", "as pytorch"),
+    ),
+    "Core ML original truncated": (
+        "coreml:20",
+        lambda folder: truncate(folder, "model.mlmodel"),
+        ("model.mlmodel", "truncated or damaged"),
+    ),
+    "Core ML translation deleted": (
+        "coreml:21",
+        lambda folder: (folder / "translation.onnx").unlink(),
+        ("translation.onnx", "missing"),
+    ),
 }
 
 

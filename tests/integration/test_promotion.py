@@ -6,10 +6,11 @@ from uuid import uuid4
 
 import pytest
 
+from flows.benchmark_model import benchmarker
 from flows.rollout.attention import MISSED_AFTER
-from flows.rollout.direct import Parts
 from flows.rollout.keeper import holder_of
 from flows.rollout.outcome import Outcome, Verdict
+from flows.rollout.parts import Parts
 from flows.rollout.promotion import Asked, record, work
 from flows.settings import FlowSettings
 from flows.validate_model import validator
@@ -111,7 +112,14 @@ def promote_here(
         rollout = entry.rollout if isinstance(entry, Entry) else entry
         assert isinstance(rollout, Rollout), rollout
         gate.way = fail_at.pop("begin", gate.way)
-        parts = Parts(wiring.engine, wiring.registry, wiring.guard, wiring.clock, validator(wiring))
+        parts = Parts(
+            wiring.engine,
+            wiring.registry,
+            wiring.guard,
+            wiring.clock,
+            validator(wiring),
+            benchmarker(wiring),
+        )
         return work(rollout, parts, wiring.leases, holder_of(uuid4().hex), report)
 
 

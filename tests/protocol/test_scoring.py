@@ -35,7 +35,7 @@ def version(format: Format = Format.ONNX, *, signed: bool = True) -> LoadedVersi
     found = loaded("2")
     root = found.artifact.root
     signature = found.model.inputs if signed else None
-    found.artifact = Artifact(root, format, root / "model", signature)
+    found.artifact = Artifact(root, format, root / "model", signature_inputs=signature)
     return found
 
 

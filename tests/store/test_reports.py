@@ -38,3 +38,14 @@ def test_latest_is_of_one_version_when_it_is_named(engine: Engine) -> None:
 def test_latest_is_none_when_the_kind_was_never_reported(engine: Engine) -> None:
     reports.save(engine, report("a", 0))
     assert reports.latest(engine, "functional", "digits") is None
+
+
+def test_latest_of_finds_each_versions_newest_in_one_go(engine: Engine) -> None:
+    """Versions without a report are missing; verdicts that count for nothing are skipped."""
+    for each in (report("a", 0), report("b", 2), report("c", 1), report("d", 5, version="2")):
+        reports.save(engine, each)
+    reports.save(engine, report("e", 9, kind="validation"))
+    found = reports.latest_of(engine, "drift", "digits", ["1", "2", "3"])
+    assert {number: each.id for number, each in found.items()} == {"1": "b", "2": "d"}
+    assert reports.latest_of(engine, "drift", "digits", ["1"], skip=["drift"]) == {}
+    assert reports.latest_of(engine, "drift", "digits", []) == {}

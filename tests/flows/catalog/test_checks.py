@@ -20,6 +20,7 @@ from flows.catalog.checks import (
 from flows.catalog.facts import (
     Answer,
     Comparison,
+    Estimate,
     Facts,
     Latency,
     Loaded,
@@ -31,7 +32,7 @@ from flows.catalog.facts import (
     Step,
     Trial,
 )
-from flows.catalog.figures import accuracy, latency, memory
+from flows.catalog.figures import latency, memory
 from flows.catalog.policy import ValidationPolicy
 from flows.catalog.verdict import Check, CheckName, Verdict, overall
 from serving.core.model import TensorSpec
@@ -54,10 +55,14 @@ FULL = Facts(
     trials=(Trial(Source.EXAMPLE, 1, GOOD, GOOD),),
     batch=Comparison(Source.EXAMPLE, 4, None),
     repeat=Comparison(Source.EXAMPLE, 1, None),
-    score=Score(Metric.ACCURACY, 10, 10, 0.9, 0.9),
+    odd=(Trial(Source.HIGHEST, 1, Answer(), Answer()),),
+    score=Score(Metric.ACCURACY, 10, 10, (Estimate("accuracy", 0.9, 0.8, 0.95),)),
     latency=Latency(Source.EXAMPLE, 100, Quantiles(1, 2), Quantiles(1, 2)),
     peak_bytes=100 << 20,
 )
+
+# What nobody declared or asked for here.
+UNDECLARED = {CheckName.GOLDEN, CheckName.PARITY, CheckName.REPLAY, CheckName.SIMILARITY}
 
 
 def said(check: Callable[[Facts, ValidationPolicy], Check], facts: Facts) -> Check:
@@ -65,10 +70,10 @@ def said(check: Callable[[Facts, ValidationPolicy], Check], facts: Facts) -> Che
 
 
 def test_version_passes_when_every_fact_is_good() -> None:
-    """One verdict per check, in the report's order; only the golden set is missing here."""
+    """One verdict per check, in the report's order; nothing else is declared here."""
     found = judge(FULL, DEFAULT)
     assert [check.name for check in found] == list(CheckName)
-    assert {check.name for check in found if check.verdict is not PASSED} == {CheckName.GOLDEN}
+    assert {check.name for check in found if check.verdict is not PASSED} == UNDECLARED
     assert overall(found) is PASSED
 
 
@@ -230,47 +235,6 @@ def test_comparison_is_not_measured_when_there_was_none() -> None:
     assert said(determinism, replace(FULL, repeat=None)).verdict is NOT_MEASURED
 
 
-def _score(candidate: float | None, champion: float | None, metric: Metric = Metric.ACCURACY) -> Score:
-    return Score(metric, 100, 100, candidate, champion)
-
-
-NO_CHAMPION = replace(FULL, champion=None)
-
-
-@pytest.mark.parametrize(
-    ("score", "policy", "expected"),
-    [
-        pytest.param(_score(0.90, 0.90), DEFAULT, PASSED, id="equal"),
-        pytest.param(_score(0.89, 0.90), DEFAULT, PASSED, id="at the border"),
-        pytest.param(_score(0.88, 0.90), DEFAULT, FAILED, id="beyond it"),
-        pytest.param(_score(0.88, 0.90), ValidationPolicy(max_accuracy_drop=0.05), PASSED, id="allowed"),
-        pytest.param(_score(0.90, 0.90), ValidationPolicy(min_accuracy=0.9), PASSED, id="at the minimum"),
-        pytest.param(_score(0.90, 0.80), ValidationPolicy(min_accuracy=0.91), FAILED, id="below the minimum"),
-        pytest.param(_score(0.10, None), DEFAULT, PASSED, id="no champion, no minimum"),
-        pytest.param(_score(0.10, None), ValidationPolicy(min_accuracy=0.5), FAILED, id="minimum alone"),
-        pytest.param(_score(2.1, 2.0, Metric.ERROR), DEFAULT, PASSED, id="error at the border"),
-        pytest.param(_score(2.2, 2.0, Metric.ERROR), DEFAULT, FAILED, id="error beyond it"),
-        pytest.param(_score(0.0, 0.0, Metric.ERROR), DEFAULT, PASSED, id="no error at all"),
-        pytest.param(_score(9.9, None, Metric.ERROR), DEFAULT, PASSED, id="error without champion"),
-        pytest.param(Score(problem="it has no rows"), DEFAULT, FAILED, id="declared but unusable"),
-        pytest.param(None, DEFAULT, NOT_MEASURED, id="not declared"),
-    ],
-)
-def test_accuracy_is_judged_against_champion_and_minimum_when_scored(
-    score: Score | None, policy: ValidationPolicy, expected: Verdict
-) -> None:
-    """Both sides of each limit; a declared set that gave no score is a failure, not a gap."""
-    assert accuracy(replace(FULL, score=score), policy).verdict is expected
-
-
-def test_accuracy_explains_itself_when_not_compared() -> None:
-    """Rows used, and why there is no comparison."""
-    partly = replace(_score(0.9, None), total=1000)
-    assert "on 100 of 1000 rows; no champion" in accuracy(replace(NO_CHAMPION, score=partly), DEFAULT).message
-    unfit = replace(_score(0.9, None), champion_problem="the champion raised on it")
-    assert "not compared: the champion raised on it" in accuracy(replace(FULL, score=unfit), DEFAULT).message
-
-
 def _latency(candidate_ms: float, champion_ms: float | None) -> Latency:
     rival = None if champion_ms is None else Quantiles(champion_ms, champion_ms)
     return Latency(Source.EXAMPLE, 100, Quantiles(candidate_ms, candidate_ms), rival)
@@ -297,7 +261,45 @@ def test_latency_is_worse_only_beyond_ratio_and_allowance_when_timed(
     assert latency(replace(FULL, latency=found), policy).verdict is expected
 
 
-@pytest.mark.parametrize(("limit_mb", "expected"), [(None, PASSED), (10, PASSED), (9, FAILED)])
-def test_memory_is_limited_when_a_limit_is_given(limit_mb: float | None, expected: Verdict) -> None:
-    """What loading took, against the limit; reported in any case."""
-    assert memory(FULL, ValidationPolicy(max_memory_mb=limit_mb)).verdict is expected
+@pytest.mark.parametrize(
+    ("limit_mb", "peak_mb", "expected"),
+    [(None, 10, PASSED), (10, 10, PASSED), (9, 10, FAILED), (30, 30, PASSED), (29, 30, FAILED)],
+)
+def test_memory_is_limited_when_a_limit_is_given(
+    limit_mb: float | None, peak_mb: int, expected: Verdict
+) -> None:
+    """What loading took, or the first answer if that is more, against the limit; reported in any case."""
+    asked = replace(FULL, candidate=replace(CANDIDATE, peak_bytes=peak_mb << 20))
+    assert memory(asked, ValidationPolicy(max_memory_mb=limit_mb)).verdict is expected
+
+
+@pytest.mark.parametrize(("interrupted", "expected"), [(None, FAILED), ("hanging: no end", NOT_MEASURED)])
+def test_golden_set_refuses_when_it_was_recorded_and_not_asked(
+    interrupted: str | None, expected: Verdict
+) -> None:
+    """A required check that was not measured approves nothing; a broken run has its own reason."""
+    declared = replace(FULL, candidate=replace(CANDIDATE, has_golden=True), interrupted=interrupted)
+    checks = judge(declared, DEFAULT)
+    found = next(check for check in checks if check.name is CheckName.GOLDEN)
+    assert found.verdict is expected
+    assert ("required, but not measured" in found.message) == (expected is FAILED)
+    assert overall(checks) is FAILED
+
+
+def test_signature_may_change_when_the_policy_allows_it() -> None:
+    """What callers would miss is still named, as a warning, in what is declared and in what is answered."""
+    changed = replace(CHAMPION, outputs=(TensorSpec("z", "FP32", (-1, 3)),))
+    off = Answer(off_contract="output 'z' is missing")
+    facts = replace(FULL, champion=changed, trials=(Trial(Source.EXAMPLE, 1, off, GOOD),))
+    allowed = ValidationPolicy(allow_signature_change=True)
+    for check in (contract, answers):
+        assert check(facts, DEFAULT).verdict is FAILED
+        assert check(facts, allowed).verdict is WARNING
+        assert "'z'" in check(facts, allowed).message
+
+
+def test_limit_refuses_when_nothing_could_be_timed() -> None:
+    """A limit that was given must have been looked at."""
+    found = latency(replace(FULL, latency=None), ValidationPolicy(max_p95_ms=10))
+    assert found.verdict is FAILED
+    assert "though a limit of 10 ms was given" in found.message

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from flows.catalog.evaluation import EvaluationRefused, declared, download, misfit, read_evaluation
+from flows.catalog.facts import Metric
 from serving.core.errors import RegistryUnavailable
 from serving.core.model import TensorSpec
 from tests.flows.catalog.folders import Array, evaluation_file
@@ -64,6 +65,63 @@ def test_set_is_refused_when_incomplete(
     path = evaluation_file(tmp_path, inputs, labels)
     with pytest.raises(EvaluationRefused) as refused:
         read_evaluation(path)
+    assert why in str(refused.value)
+
+
+WORDS = np.array(["a", "b", "a", "a"])
+ROUTES = np.array([[1.0, 2.0], [3.0, 0.0], [0.0, 0.0], [5.0, 4.0]])
+
+
+def with_arrays(folder: Path, **arrays: Array) -> Path:
+    path = folder / "evaluation.npz"
+    np.savez(path, allow_pickle=False, **{"input:x": X, **arrays})
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "sign", "best"), [("route_values", 1, [1, 0, 0, 0]), ("route_costs", -1, [0, 1, 0, 1])]
+)
+def test_routes_are_worth_more_or_cost_less_when_given(
+    tmp_path: Path, name: str, sign: int, best: list[int]
+) -> None:
+    """Either orientation becomes one; without labels the best route is the label."""
+    found = read_evaluation(with_arrays(tmp_path, **{name: ROUTES}))
+    assert found.routes is not None
+    assert (found.routes == sign * ROUTES).all()
+    assert found.labels.tolist() == best
+    assert found.truth(Metric.REGRET) is found.routes
+    assert found.truth(Metric.ACCURACY) is found.labels
+
+
+def test_labels_are_numbered_when_the_set_names_its_classes(tmp_path: Path) -> None:
+    """In the order of the scores' columns."""
+    labels, classes = np.array(["dog", "cat", "dog", "owl"]), np.array(["owl", "cat", "dog"])
+    found = read_evaluation(with_arrays(tmp_path, labels=labels, classes=classes))
+    assert found.labels.tolist() == [2, 1, 2, 0]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "why"),
+    [
+        pytest.param({"route_values": ROUTES, "route_costs": ROUTES}, "has both", id="both orientations"),
+        pytest.param({"route_values": ROUTES[:, :1]}, "must be numbers (rows, routes)", id="one route"),
+        pytest.param({"route_values": ROUTES * np.nan}, "NaN or infinity", id="NaN"),
+        pytest.param({"route_values": ROUTES[:2]}, "'route_values' [2, 2]", id="rows too few"),
+        pytest.param(
+            {"labels": np.array(["a"] * 4), "classes": np.array(["b"])}, "label 'a' is none", id="class"
+        ),
+        pytest.param({"labels": LABELS, "classes": np.array([["b"]])}, "not (classes,)", id="classes' shape"),
+        pytest.param(
+            {"label": LABELS}, "has no 'labels' array (it has 'input:x', 'label')", id="typing error"
+        ),
+    ],
+)
+def test_columns_that_do_not_fit_are_named_when_read(
+    tmp_path: Path, arrays: dict[str, Array], why: str
+) -> None:
+    """Which array, and what it should be."""
+    with pytest.raises(EvaluationRefused) as refused:
+        read_evaluation(with_arrays(tmp_path, **arrays))
     assert why in str(refused.value)
 
 

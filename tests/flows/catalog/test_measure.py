@@ -57,9 +57,13 @@ def test_version_passes_when_it_equals_the_champion(tmp_path: Path, champion: Pa
     facts = facts_of(task(champion, champion, evaluation=path), tmp_path / "work")
     checks = judge(facts, QUICK)
     assert overall(checks) is Verdict.PASSED
-    assert {check.name for check in checks if check.verdict is Verdict.NOT_MEASURED} == {CheckName.GOLDEN}
+    missing = {check.name for check in checks if check.verdict is Verdict.NOT_MEASURED}
+    assert missing == {CheckName.GOLDEN, CheckName.PARITY, CheckName.REPLAY, CheckName.SIMILARITY}
     assert facts.score is not None
-    assert (facts.score.metric, facts.score.candidate, facts.score.champion) == (Metric.ACCURACY, 1.0, 1.0)
+    assert facts.score.metric is Metric.ACCURACY
+    assert (facts.score.candidate[0].value, facts.score.champion[0].value) == (1.0, 1.0)
+    assert facts.score.difference is not None
+    assert facts.score.difference.is_same
     assert (facts.score.rows, facts.score.total) == (90, 90)
     sources = [trial.source for trial in facts.trials]
     assert sources == [Source.EVALUATION, Source.EXAMPLE, Source.CHAMPION, Source.ZEROS]
@@ -97,7 +101,7 @@ def test_version_that_raises_on_real_input_is_caught_by_the_champions_example(tm
     example = [[-1.0, 2.0, 3.0]]
     champion = describe(onnx_echo(tmp_path / "champion"), flavor="onnx", example=example)
     facts = facts_of(task(onnx_raises_on_negative(tmp_path / "bad"), champion), tmp_path / "work")
-    assert failed(facts) == {CheckName.ANSWERS}
+    assert failed(facts) == {CheckName.ANSWERS, CheckName.ODD_INPUTS}
     assert verdict_of(CheckName.SELF_TEST, facts) is Verdict.PASSED
 
 
@@ -133,7 +137,7 @@ def test_worse_classifier_fails_when_scored_against_the_champion(tmp_path: Path,
     facts = facts_of(task(bad, champion, evaluation=path), tmp_path / "work")
     assert failed(facts) == {CheckName.ACCURACY}
     assert facts.score is not None
-    assert (facts.score.candidate, facts.score.champion) == (0.0, 1.0)
+    assert (facts.score.candidate[0].value, facts.score.champion[0].value) == (0.0, 1.0)
 
 
 def test_better_classifier_passes_when_the_champion_is_wrong(tmp_path: Path, champion: Path) -> None:
@@ -185,7 +189,7 @@ def test_last_rows_are_left_out_when_the_batch_is_fixed(tmp_path: Path) -> None:
     path = evaluation_file(tmp_path, {"x": one_hot_rows(10)}, np.arange(10) % 3)
     facts = facts_of(task(root, root, evaluation=path), tmp_path / "work")
     assert facts.score is not None
-    assert (facts.score.rows, facts.score.total, facts.score.candidate) == (8, 10, 1.0)
+    assert (facts.score.rows, facts.score.total, facts.score.candidate[0].value) == (8, 10, 1.0)
     assert verdict_of(CheckName.BATCH_INVARIANCE, facts) is Verdict.NOT_MEASURED
 
 

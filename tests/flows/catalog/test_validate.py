@@ -3,9 +3,8 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from itertools import count
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,70 +18,21 @@ from flows.settings import FlowSettings, part_environment
 from serving.core.errors import NotServed, RegistryUnavailable
 from serving.core.model import VersionRef
 from serving.store.database import upgrade
-from tests.flows.catalog.folders import QUICK, evaluation_file, one_hot_rows, onnx_shifted_classes
+from serving.store.inference_log import log_folder
+from tests.flows.catalog.folders import (
+    QUICK,
+    evaluation_file,
+    one_hot_rows,
+    onnx_projection,
+    onnx_shifted_classes,
+)
+from tests.flows.catalog.registered import Model
 from tests.flows.conftest import SettingsFactory
+from tests.logged import write_log
 from tests.mlflow_server import MlflowServer
-from tests.models import describe, onnx_echo, save_onnx
+from tests.models import describe, onnx_echo, save_onnx, torch_adder
 
 pytestmark = pytest.mark.integration
-
-_API = "/api/2.0/mlflow"
-_ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
-_TAG = "signalbox.evaluation_set"
-_numbers = count(1)
-
-
-@dataclass
-class Model:
-    """One registered model, filled through MLflow's REST API alone."""
-
-    client: httpx.Client
-    name: str = field(default_factory=lambda: f"validated-{next(_numbers)}")
-
-    def __post_init__(self) -> None:
-        self.post("registered-models/create", {"name": self.name})
-
-    def add(self, folder: Path) -> str:
-        """Upload a folder as a run's model and register it as the next version."""
-        run = self._run()
-        for file in filter(Path.is_file, folder.rglob("*")):
-            self.upload(file, f"{_path(run)}/model/{file.relative_to(folder).as_posix()}")
-        source = {"source": f"{run['artifact_uri']}/model", "run_id": str(run["run_id"])}
-        told = self.post("model-versions/create", {"name": self.name, **source})
-        return str(told["model_version"]["version"])
-
-    def upload(self, file: Path, path: str) -> None:
-        self.client.put(f"{_ARTIFACTS}/{path}", content=file.read_bytes()).raise_for_status()
-
-    def point(self, version: str) -> None:
-        body = {"name": self.name, "alias": "champion", "version": version}
-        self.post("registered-models/alias", body)
-
-    def declare(self, uri: str, version: str | None = None) -> None:
-        body = {"name": self.name, "key": _TAG, "value": uri}
-        call = "registered-models/set-tag" if version is None else "model-versions/set-tag"
-        self.post(call, body if version is None else body | {"version": version})
-
-    def run_with(self, file: Path) -> str:
-        """A run that logged the file under `sets/`; its id."""
-        run = self._run()
-        self.upload(file, f"{_path(run)}/sets/{file.name}")
-        return str(run["run_id"])
-
-    def _run(self) -> dict[str, Any]:
-        run: dict[str, Any] = self.post("runs/create", {"experiment_id": "0"})["run"]["info"]
-        return run
-
-    def post(self, call: str, body: Mapping[str, str]) -> dict[str, Any]:
-        answer = self.client.post(f"{_API}/{call}", json=dict(body))
-        answer.raise_for_status()
-        found: dict[str, Any] = answer.json()
-        return found
-
-
-def _path(run: Mapping[str, Any]) -> str:
-    """Where a run's artifacts lie behind the proxy."""
-    return str(run["artifact_uri"]).removeprefix("mlflow-artifacts:/")
 
 
 @pytest.fixture
@@ -117,7 +67,7 @@ def test_report_compares_with_the_champion_when_both_are_registered(
     refused = run(request(model, worse), settings)
     assert (refused.champion, refused.evaluation_set, refused.format) == (good, uri, "onnx")
     assert [reason.split(":")[0] for reason in refused.reasons] == ["accuracy"]
-    assert refused.check(CheckName.ACCURACY).evidence["candidate"] == 0.0
+    assert refused.check(CheckName.ACCURACY).evidence["accuracy"] == 0.0
     passed = run(request(model, same), settings)
     assert passed.verdict is Verdict.PASSED
     assert passed.digest != refused.digest
@@ -227,3 +177,66 @@ def test_command_warns_when_the_store_is_missing(
     shown = _command(settings, model.name, model.add(onnx_echo(tmp_path / "one")))
     assert shown.returncode == 0
     assert "warning: the report was not recorded" in shown.stderr
+
+
+def test_siblings_are_found_by_their_tag_when_they_share_one(
+    model: Model, settings: FlowSettings, tmp_path: Path
+) -> None:
+    """In any model: one that answers alike passes, one that does not refuses the claim."""
+    name = f"{model.name}-network"
+    onnx_version, script = model.add(onnx_echo(tmp_path / "onnx")), Model(model.client)
+    pair = [("x", "float32", [-1, 3])]
+    twin = script.add(describe(torch_adder(tmp_path / "twin", 0.0), inputs=pair, outputs=pair))
+    assert run(request(model, onnx_version), settings).check(CheckName.PARITY).verdict is Verdict.NOT_MEASURED
+    model.tag("signalbox.sibling", name, onnx_version)
+    script.tag("signalbox.sibling", name, twin)
+    alike = run(request(model, onnx_version), settings).check(CheckName.PARITY)
+    assert alike.verdict is Verdict.PASSED
+    assert f"answers as {script.name}/{twin} (torchscript) does" in alike.message
+    unlike = describe(onnx_shifted_classes(tmp_path / "other"), flavor="onnx", example=[[1.0, 2.0, 3.0]])
+    other = model.add(unlike)
+    model.tag("signalbox.sibling", name, other)
+    refused = run(request(model, other), settings)
+    assert refused.check(CheckName.PARITY).verdict is Verdict.FAILED
+    assert "output 'y' differs by up to 2, beside" in refused.reason
+
+
+def test_recent_inputs_are_asked_again_when_a_replay_is_wanted(
+    model: Model, settings: FlowSettings, tmp_path: Path
+) -> None:
+    """From the log under the home; without one the check says so and refuses nothing."""
+    good, other = model.add(onnx_echo(tmp_path / "one")), model.add(onnx_shifted_classes(tmp_path / "two"))
+    model.point(good)
+    policy = replace(QUICK, replay_rows=50)
+    wanted = Validation(VersionRef(model.name, other), policy)
+    missing = run(wanted, settings)
+    assert missing.check(CheckName.REPLAY).verdict is Verdict.NOT_MEASURED
+    assert f"holds no rows of '{model.name}'" in missing.check(CheckName.REPLAY).message
+    assert missing.passed
+    write_log(log_folder(settings.home), {"x": one_hot_rows(60)}, ref=VersionRef(model.name, good))
+    asked = run(wanted, settings).check(CheckName.REPLAY)
+    assert (asked.verdict, asked.evidence["rows"], asked.evidence["agreement"]) == (Verdict.WARNING, 50, 0.0)
+    shown = _command(settings, model.name, other, "--replay", "20", "--json")
+    [replayed] = [each for each in json.loads(shown.stdout)["checks"] if each["name"] == "replay"]
+    assert replayed["evidence"]["rows"] == 20
+
+
+def test_command_refuses_a_limit_that_cannot_be_used(model: Model, settings: FlowSettings) -> None:
+    """In one sentence, before anything is fetched."""
+    shown = _command(settings, model.name, "1", "--max-accuracy-drop", "7")
+    assert shown.returncode == 1
+    assert shown.stderr == (
+        "error: a limit cannot be used: max_accuracy_drop is a share between 0 and 1, not 7.0\n"
+    )
+
+
+def test_version_is_refused_when_it_needs_more_than_serving_may_hold(
+    model: Model, make_settings: SettingsFactory, settings: FlowSettings, tmp_path: Path
+) -> None:
+    """The budget of serving is a limit of every validation, named or not."""
+    weights = np.random.default_rng(1).random((2000, 2000), dtype=np.float32)
+    large = model.add(onnx_projection(tmp_path / "large", weights))
+    upgrade(settings.database_url)
+    shown = _command(make_settings(mlflow_url=settings.mlflow_url, memory_mb=8), model.name, large)
+    assert shown.returncode == 1
+    assert "at most 8 MB are allowed" in shown.stdout

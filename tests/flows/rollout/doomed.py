@@ -13,9 +13,9 @@ from typing import Any
 import httpx
 from sqlalchemy import event
 
-from flows.rollout.direct import Parts
 from flows.rollout.keeper import holder_of
 from flows.rollout.outcome import Verdict
+from flows.rollout.parts import Parts
 from flows.rollout.promotion import record, work
 from serving.core.clock import ManualClock
 from serving.store.database import open_engine
@@ -46,9 +46,11 @@ class Fuse:
             self.burn()
 
 
-def promote_and_die(store_url: str, registry_url: str, judgement: Judgement, writes: int) -> int | None:
+def promote_and_die(
+    store_url: str, registry_url: str, judgement: Judgement, cost: Judgement, writes: int
+) -> int | None:
     """Ask for version 2 and promote it; the exit code: 0 at its end, else that of `kill -9`."""
-    arguments = (store_url, registry_url, judgement, writes)
+    arguments = (store_url, registry_url, judgement, cost, writes)
     process = _PROCESSES.Process(target=_promote, args=arguments, daemon=True)
     process.start()
     process.join(_END_SECONDS)
@@ -56,7 +58,7 @@ def promote_and_die(store_url: str, registry_url: str, judgement: Judgement, wri
     return process.exitcode
 
 
-def _promote(store_url: str, registry_url: str, judgement: Judgement, writes: int) -> None:
+def _promote(store_url: str, registry_url: str, judgement: Judgement, cost: Judgement, writes: int) -> None:
     fuse, clock = Fuse(writes), ManualClock()
     watched, engine = open_engine(store_url), open_engine(store_url)
     with (
@@ -68,10 +70,18 @@ def _promote(store_url: str, registry_url: str, judgement: Judgement, writes: in
         event.listen(watched, "commit", fuse.burn)
         registry, leases = registry_of(client), Leases(watched, clock)
         guard = Guard(registry, watched, leases)
-        parts = Parts(watched, registry, guard, clock, lambda rollout, champion: judgement, line.pause)
+        parts = Parts(
+            watched,
+            registry,
+            guard,
+            clock,
+            lambda rollout, champion: judgement,
+            lambda rollout, champion: cost,
+            line.pause,
+        )
         entry = record(watched, registry, line.ask("2"), clock)
         assert isinstance(entry, Entry)
         clock.wall += timedelta(seconds=1)
         outcome = work(entry.rollout, parts, leases, holder_of("doomed"), lambda sentence: None, line.pause)
-        assert outcome.verdict is (Verdict.PROMOTED if judgement.passed else Verdict.REFUSED)
+        assert outcome.verdict is (Verdict.PROMOTED if judgement.passed and cost.passed else Verdict.REFUSED)
         assert MODEL in str(outcome.rollout)

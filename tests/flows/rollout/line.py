@@ -10,9 +10,9 @@ from datetime import datetime
 import httpx
 from sqlalchemy import Engine
 
-from flows.rollout.direct import Parts
 from flows.rollout.keeper import holder_of
 from flows.rollout.outcome import Outcome
+from flows.rollout.parts import Parts
 from flows.rollout.promotion import Asked, record, work
 from serving.core.clock import ManualClock
 from serving.core.errors import RegistryUnavailable
@@ -32,7 +32,7 @@ WORKER = "serving:here:1"
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What the validator of a test says."""
+    """What the validator or the benchmark of a test says."""
 
     passed: bool = True
     reason: str = "validation passed"
@@ -44,6 +44,7 @@ class Judgement:
 
 
 WORSE = Judgement(passed=False, reason="accuracy: 0.62 against 0.97")
+SLOWER = Judgement(passed=False, reason="against champion: p95 is 2.10 times that of version 1")
 
 
 @dataclass
@@ -54,11 +55,13 @@ class Line:
     registry: Registry
     clock: ManualClock
     judgement: Judgement | Exception = field(default_factory=Judgement)
+    cost: Judgement | Exception = field(default_factory=lambda: Judgement(reason="benchmark passed"))
     follows: bool = True
     refuses: Mapping[str, str] = field(default_factory=dict)
     at: dict[str, Callable[[], object]] = field(default_factory=dict)
     meanwhile: Callable[[], object] = lambda: None
     asked_of_validator: list[str | None] = field(default_factory=list)
+    asked_of_benchmark: list[str | None] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     _runs: int = 0
     _answers_with: str | None = None
@@ -70,7 +73,15 @@ class Line:
 
     @property
     def parts(self) -> Parts:
-        return Parts(self.engine, self.registry, self.guard, self.clock, self._validate, self.pause)
+        return Parts(
+            self.engine,
+            self.registry,
+            self.guard,
+            self.clock,
+            self._validate,
+            self._benchmark,
+            self.pause,
+        )
 
     def ask(self, version: str | None = "2", *, asked_at: datetime | None = None, by: str = "anna") -> Asked:
         return Asked(model=MODEL, version=version, asked_at=asked_at or self.clock.now(), by=by)
@@ -145,6 +156,12 @@ class Line:
         if isinstance(self.judgement, Exception):
             raise self.judgement
         return self.judgement
+
+    def _benchmark(self, rollout: Rollout, champion: str | None) -> Judgement:
+        self.asked_of_benchmark.append(champion)
+        if isinstance(self.cost, Exception):
+            raise self.cost
+        return self.cost
 
     def _report(self, sentence: str) -> None:
         self.said.append(sentence)

@@ -12,11 +12,11 @@ from serving.store import overrides, rollouts
 from serving.store.changes import Outcome as Change
 from serving.store.leases import Lease
 from serving.store.rollouts import Phase, State
-from tests.flows.rollout.line import MODEL, WORKER, WORSE, Line
+from tests.flows.rollout.line import MODEL, SLOWER, WORKER, WORSE, Line
 from tests.flows.rollout.registrar import Registrar
 from tests.mlflow_double import Fault
 
-STEPS = ["requested", "validated", "restore_point", "alias_moved", "applied", "promoted"]
+STEPS = ["requested", "validated", "benchmarked", "restore_point", "alias_moved", "applied", "promoted"]
 
 
 def test_version_is_promoted_when_all_is_well(line: Line, registrar: Registrar) -> None:
@@ -53,6 +53,24 @@ def test_version_is_refused_when_the_validation_fails(line: Line, registrar: Reg
     assert line.steps() == ["requested", "validated", "refused"]
 
 
+def test_version_is_refused_when_the_benchmark_fails(line: Line, registrar: Registrar) -> None:
+    """Measured beside the champion it was validated against; the validation stays on record."""
+    line.cost = SLOWER
+    outcome = line.promote("2")
+    assert (outcome.verdict, outcome.reason) == (Verdict.REFUSED, SLOWER.reason)
+    assert line.asked_of_benchmark == ["1"]
+    assert (registrar.named(MODEL), line.moves()) == ("1", [])
+    assert line.steps() == ["requested", "validated", "benchmarked", "refused"]
+    evidence = line.rollouts()[0].evidence or {}
+    assert (evidence["verdict"], evidence["benchmark"]["verdict"]) == ("passed", "failed")
+
+
+def test_version_is_not_benchmarked_when_the_validation_failed(line: Line) -> None:
+    line.judgement = WORSE
+    line.promote("2")
+    assert line.asked_of_benchmark == []
+
+
 def test_version_is_refused_when_it_is_the_champion_already(line: Line) -> None:
     outcome = line.promote("1")
     assert (outcome.verdict, outcome.reason) == (Verdict.REFUSED, "version 1 is the champion already")
@@ -65,6 +83,14 @@ def test_rollout_fails_when_the_validation_cannot_be_carried_out(line: Line) -> 
     outcome = line.promote("2")
     assert outcome.verdict is Verdict.FAILED
     assert "could not be carried out: ZeroDivisionError('of the checks')" in outcome.reason
+    assert line.rollouts()[0].state is State.FAILED
+
+
+def test_rollout_fails_when_the_benchmark_cannot_be_carried_out(line: Line) -> None:
+    line.cost = ZeroDivisionError("of the times")
+    outcome = line.promote("2")
+    assert outcome.verdict is Verdict.FAILED
+    assert "the benchmark could not be carried out: ZeroDivisionError('of the times')" in outcome.reason
     assert line.rollouts()[0].state is State.FAILED
 
 
@@ -297,7 +323,8 @@ def read_only(registrar: Registrar) -> None:
 @pytest.mark.parametrize(
     ("step", "fail", "stops_at"),
     [
-        pytest.param("validated", away, Phase.VALIDATED, id="after the validation"),
+        pytest.param("validated", away, Phase.BENCHMARKED, id="after the validation"),
+        pytest.param("benchmarked", away, Phase.BENCHMARKED, id="after the benchmark"),
         pytest.param("restore point", away, Phase.RESTORE_POINT, id="before the alias write"),
         pytest.param("restore point", away_after_next_write, Phase.RESTORE_POINT, id="after the alias write"),
         pytest.param("restore point", read_only, Phase.RESTORE_POINT, id="write refused"),
@@ -317,7 +344,7 @@ def test_rollout_stays_open_when_mlflow_goes_away(
     registrar.fault = registrar.before_write = None
     assert line.carry_on(rollout).verdict is Verdict.PROMOTED
     assert registrar.named(MODEL) == "2"
-    assert line.asked_of_validator == ["1"]
+    assert (line.asked_of_validator, line.asked_of_benchmark) == (["1"], ["1"])
     assert line.steps() == STEPS
     line.assert_intact()
 

@@ -9,12 +9,13 @@ from serving.core.model import Alias, Tag
 from serving.store import changes
 from serving.store.rollouts import State
 from tests.flows.rollout.doomed import promote_and_die
-from tests.flows.rollout.line import MODEL, WORSE, Judgement, Line
+from tests.flows.rollout.line import MODEL, SLOWER, WORSE, Judgement, Line
 from tests.flows.rollout.registrar import Registrar
 
 # Commits and registry writes of an undisturbed run; `test_writes_are_counted_right` keeps them right.
-PROMOTED_WRITES = 17
+PROMOTED_WRITES = 18
 REFUSED_WRITES = 12
+TOO_SLOW_WRITES = 13
 KILLED = -signal.SIGKILL
 
 
@@ -45,7 +46,7 @@ def test_version_is_promoted_when_the_first_run_was_killed(
 ) -> None:
     """The alias is the old or the new one at every moment, and there is one rollout with one end."""
     registrar.point(MODEL, "2", "challenger")
-    assert promote_and_die(store_url, registrar.url, Judgement(), writes) == KILLED
+    assert promote_and_die(store_url, registrar.url, Judgement(), Judgement(), writes) == KILLED
     assert registrar.named(MODEL) in ("1", "2")
     assert carried_on(line) in (Verdict.PROMOTED, None)
     assert registrar.named(MODEL) == "2"
@@ -63,20 +64,42 @@ def test_version_is_refused_when_the_first_run_was_killed(
     """A refusal that was on its way does not turn into a promotion."""
     registrar.point(MODEL, "2", "challenger")
     line.judgement = WORSE
-    assert promote_and_die(store_url, registrar.url, WORSE, writes) == KILLED
+    assert promote_and_die(store_url, registrar.url, WORSE, Judgement(), writes) == KILLED
     assert carried_on(line) in (Verdict.REFUSED, None)
+    assert_refused(line, registrar)
+
+
+@pytest.mark.fault("F7")
+@pytest.mark.parametrize("writes", range(TOO_SLOW_WRITES))
+def test_version_is_refused_for_its_cost_when_the_first_run_was_killed(
+    line: Line, registrar: Registrar, store_url: str, writes: int
+) -> None:
+    """A failed benchmark refuses as a failed validation does, whoever of the two runs measured it."""
+    registrar.point(MODEL, "2", "challenger")
+    line.cost = SLOWER
+    assert promote_and_die(store_url, registrar.url, Judgement(), SLOWER, writes) == KILLED
+    assert carried_on(line) in (Verdict.REFUSED, None)
+    assert_refused(line, registrar)
+
+
+def assert_refused(line: Line, registrar: Registrar) -> None:
     assert registrar.named(MODEL) == "1"
     assert registrar.tags("2").get(Tag.VALIDATION) in ("failed", None)
     assert_told_once(line, State.REFUSED)
 
 
 @pytest.mark.parametrize(
-    ("judgement", "writes"), [(Judgement(), PROMOTED_WRITES), (WORSE, REFUSED_WRITES)], ids=["good", "worse"]
+    ("judgement", "cost", "writes"),
+    [
+        pytest.param(Judgement(), Judgement(), PROMOTED_WRITES, id="good"),
+        pytest.param(WORSE, Judgement(), REFUSED_WRITES, id="worse"),
+        pytest.param(Judgement(), SLOWER, TOO_SLOW_WRITES, id="slower"),
+    ],
 )
 def test_writes_are_counted_right(
-    line: Line, registrar: Registrar, store_url: str, judgement: Judgement, writes: int
+    line: Line, registrar: Registrar, store_url: str, judgement: Judgement, cost: Judgement, writes: int
 ) -> None:
     """One write less than a whole run makes is killed, the whole run is not."""
     registrar.point(MODEL, "2", "challenger")
-    assert promote_and_die(store_url, registrar.url, judgement, writes) == 0
+    assert promote_and_die(store_url, registrar.url, judgement, cost, writes) == 0
     assert line.rollouts()[0].state.is_terminal

@@ -12,7 +12,7 @@ from serving.core.model import Tag
 from serving.store import audit, rollouts
 from serving.store.leases import Lease
 from serving.store.rollouts import Entry, State
-from tests.flows.rollout.line import MODEL, WORKER, WORSE, Judgement, Line
+from tests.flows.rollout.line import MODEL, SLOWER, WORKER, WORSE, Judgement, Line
 from tests.flows.rollout.registrar import Registrar
 from tests.mlflow_double import Fault
 
@@ -116,7 +116,7 @@ def test_promotion_is_told_everywhere(line: Line, registrar: Registrar) -> None:
     assert line.notices() == [("promoted", "2")]
     assert [row.entry.actor for row in audit.tail(line.engine, action="promote")] == [
         "anna",
-        *["promote:run-1"] * 5,
+        *["promote:run-1"] * 6,
     ]
     line.assert_intact()
 
@@ -133,6 +133,19 @@ def test_refusal_is_told_everywhere(line: Line, registrar: Registrar) -> None:
     author, _, verdict = registrar.descriptions["2"].partition("\n\n")
     assert author == "Trained on Tuesday."
     assert verdict == f"Signalbox: refused {line.clock.now().isoformat(timespec='seconds')}: {WORSE.reason}"
+    assert line.notices() == [("refused", "2")]
+    line.assert_intact()
+
+
+def test_refusal_for_its_cost_is_told_everywhere(line: Line, registrar: Registrar) -> None:
+    """As a failed validation is: `SIGNALBOX_REQUIRE_VALIDATION` keeps it from being promoted by hand too."""
+    registrar.point(MODEL, "2", "challenger")
+    line.cost = SLOWER
+    assert line.promote(None).verdict is Verdict.REFUSED
+    assert registrar.models[MODEL].aliases == {"champion": "1"}
+    tags = registrar.tags("2")
+    assert (tags[Tag.VALIDATION], tags[Tag.VERDICT]) == ("failed", f"refused: {SLOWER.reason}")
+    assert SLOWER.reason in registrar.descriptions["2"]
     assert line.notices() == [("refused", "2")]
     line.assert_intact()
 
