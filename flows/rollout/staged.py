@@ -100,11 +100,15 @@ class StagedPromotion(DirectPromotion):
         self._note(plan.was_named(self._status))
 
     def _set_traffic(self) -> None:
-        percent = self._spec.percents[self._status.stage]
-        compare_percent = self._spec.policy.compare_percent
-        tag = write_tag(Split(self._subject.version, percent, self._rollout.id, compare_percent))
-        self._write(self._traffic(tag, f"{percent} % to version {self._subject.version}"))
+        split = self._split()
+        tag = write_tag(split)
+        self._write(self._traffic(tag, f"{split.percent} % to version {split.challenger}"))
         self._note(plan.was_set(self._status, tag, self._parts.clock.now()))
+
+    def _split(self) -> Split:
+        """What the present stage asks for."""
+        percent = self._spec.percents[self._status.stage]
+        return Split(self._subject.version, percent, self._rollout.id, self._spec.policy.compare_percent)
 
     def _withdrawn(self) -> Outcome:
         """No traffic before anybody is told: the tag deleted, and every worker seen to follow."""
@@ -125,14 +129,9 @@ class StagedPromotion(DirectPromotion):
     def _facts(self) -> Facts:
         engine, now = self._parts.engine, self._parts.clock.now()
         self._rollout = replace(self._rollout, asked=rollouts.get(engine, self._rollout.id).asked)
-        follows = verify.followed(
-            workers.live(engine, now),
-            self._subject.model,
-            self._subject.version,
-            self._spec.percents[self._status.stage],
-            self._rollout.id,
-            self._status.set_at or now,
-        )
+        split = self._split()
+        beats = workers.live(engine, now)
+        follows = verify.split_applied(beats, self._subject.model, split, self._status.set_at or now)
         return Facts(self._named(), follows, self._judged(), self._ejected(), self._rollout.asked)
 
     def _named(self) -> Named | None:

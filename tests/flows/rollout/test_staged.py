@@ -119,7 +119,8 @@ def test_rollout_is_held_when_no_traffic_comes(line: Line, registrar: Registrar,
     assert outcome.verdict is Verdict.HELD
     assert "no verdict after 2" in outcome.reason
     split = tag_of(registrar)
-    assert split is not None and (split.percent, split.challenger) == (5, "2")
+    assert split is not None
+    assert (split.percent, split.challenger) == (5, "2")
     assert registrar.named(MODEL, "challenger") == "2"
     again = line.carry_on(line.rollouts()[0])
     assert again.verdict is Verdict.HELD
@@ -245,7 +246,8 @@ def test_rollout_waits_for_approval_when_a_gate_is_set(
     outcome = staged(line, approve_before=100)
     assert (outcome.verdict, outcome.reason) == (Verdict.HELD, "approval is wanted before 100 %")
     split = tag_of(registrar)
-    assert split is not None and split.percent == 50
+    assert split is not None
+    assert split.percent == 50
     rollouts.ask(line.engine, line.rollouts()[0].id, Command.APPROVE, "bob", line.clock.now())
     outcome = line.carry_on(line.rollouts()[0])
     assert outcome.verdict is Verdict.PROMOTED
@@ -267,7 +269,7 @@ def test_rollout_is_rolled_back_when_a_worker_refuses_the_challenger(
     line.refuses_challenger = {"2": "self-test failed"}
     outcome = staged(line)
     assert outcome.verdict is Verdict.ROLLED_BACK
-    assert "refused challenger 2: self-test failed" in outcome.reason
+    assert "refused version 2: self-test failed" in outcome.reason
     assert_clean(line, registrar, "1")
 
 
