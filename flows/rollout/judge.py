@@ -128,8 +128,9 @@ def _labels(champion: Scored, challenger: Scored, policy: JudgePolicy) -> Measur
 def _accuracy(champion: Scored, challenger: Scored, policy: JudgePolicy) -> Measurement:
     one = Count(champion.classified - champion.right, champion.classified)
     two = Count(challenger.classified - challenger.right, challenger.classified)
-    seen = compare(one, two, max(policy.max_accuracy_drop, policy.error_tau))
-    is_beyond = seen.difference > policy.max_accuracy_drop and seen.is_worse(policy.error_alpha)
+    tau = max(policy.max_accuracy_drop, policy.error_tau)
+    seen = compare(one, two, tau)
+    is_beyond = seen.difference > policy.max_accuracy_drop and is_worse(one, two, tau, policy.error_alpha)
     return Measurement(
         MetricName.LABELS,
         Verdict.FAIL if is_beyond else Verdict.SUCCESS,

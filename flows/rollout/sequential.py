@@ -11,6 +11,8 @@ from math import exp, inf, log, sqrt
 from scipy.special import betaincc, betaln
 from scipy.stats import beta, binom
 
+_LEAST_HITS = 5
+
 
 @dataclass(frozen=True, slots=True)
 class Count:
@@ -88,8 +90,12 @@ def faults_of_challenger(champion: Count, challenger: Count) -> Comparison:
 
 
 def is_worse(champion: Count, challenger: Count, tau: float, alpha: float) -> bool:
-    """Whether the challenger fails more often, by either test; the exact one spends a tenth of the level."""
-    by_rate = compare(champion, challenger, tau).is_worse(alpha)
+    """Whether the challenger fails more often, by either test; the exact one spends a tenth of the level.
+
+    Of fewer hits than five the normal mixture takes a ratio near zero for certain: one fault would do.
+    """
+    is_normal = challenger.hits >= _LEAST_HITS
+    by_rate = is_normal and compare(champion, challenger, tau).is_worse(alpha)
     return by_rate or faults_of_challenger(champion, challenger).is_worse(alpha / 10)
 
 

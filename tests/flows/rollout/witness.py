@@ -1,4 +1,4 @@
-"""What live traffic says in tests: evidence of every kind, by percent, with as many requests as time gives."""
+"""What live traffic says in tests: evidence of every kind, with as many requests as time gives."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -68,3 +68,13 @@ class Witness:
     def collect(self, span: Span) -> Evidence:
         self.spans.append(span)
         return self.says(span, int((span.until - span.since).total_seconds() * PER_SECOND))
+
+
+def healthy(span: Span, requests: int) -> Evidence:
+    return equal(requests, is_final=span.is_final)
+
+
+def erroneous(span: Span, requests: int) -> Evidence:
+    """A quarter of the challenger's requests fail."""
+    bad = stats(requests, faults=requests // 4)
+    return Evidence(champion=stats(requests), challenger=bad, pairs=pairs(requests), is_final=span.is_final)
