@@ -6,12 +6,13 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from serving.api.errors import failure_of
+from serving.protocol.documentation import DocumentedApi
 from serving.telemetry.metrics import Metrics
 
 
 def framework_with(metrics: Metrics) -> FastAPI:
     """The application that the routes are added to; `/metrics` is there already."""
-    framework = FastAPI(title="Signalbox serving", redoc_url=None)
+    framework = DocumentedApi(title="Signalbox serving", redoc_url=None)
 
     async def on_http(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)

@@ -31,8 +31,7 @@ from serving.watch import Evidence
 log = logging.getLogger(__name__)
 
 Arrays = Mapping[str, np.ndarray]
-# All outputs, none of them, or those of these names.
-Finite = bool | frozenset[str]
+Finite = bool | frozenset[str]  # all outputs, none, or those of these names
 
 # A version with a stand-in gets half of a request's time, so that the other can still answer.
 _FIRST_SHARE = 0.5
@@ -117,8 +116,8 @@ class Inference:
         except DeadlineExceeded:
             status = "timeout"
             raise
-        except asyncio.CancelledError:  # the caller hung up, which is nobody's failure
-            status = "cancelled"
+        except asyncio.CancelledError:
+            status = "cancelled"  # the caller hung up, which is nobody's failure
             raise
         finally:
             seconds = self._clock.monotonic() - started
@@ -137,7 +136,7 @@ class Inference:
                 )
 
     def rendered(self, answer: Answer, began_ns: int) -> None:
-        """Account the time since `began_ns` of the performance counter, spent on sending the answer."""
+        """Account the time since `began_ns` of the performance counter, spent on encoding the answer."""
         ns = time.perf_counter_ns() - began_ns
         executed_rows = answer.timing.executed_rows if answer.timing is not None else answer.rows
         self._statistics.of(answer.version.ref).count_rendered(executed_rows, ns)

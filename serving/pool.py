@@ -64,6 +64,7 @@ NOTHING_KNOWN = Loading()
 class LoadedVersion:
     """One version in service. `model` keeps its specs while asleep, and must then not be asked.
 
+    `joined_rows` is how many rows of different requests one execution may hold; 1 joins none.
     Uses are counted under a lock; waking and running belong to the event loop's thread.
     """
 
@@ -86,6 +87,7 @@ class LoadedVersion:
         self.self_test = self_test
         self.loaded_at = loaded_at
         self.loading = loading
+        self.joined_rows = batch_limits.max_rows if loading.is_joinable else 1
         self._clock = clock or SystemClock()
         self._runners = Runners(workers, f"infer-{provenance.key.ref}")
         self._batcher = Batcher(

@@ -78,6 +78,10 @@ class ServingProcess:
         return self._process.pid
 
     @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
     def store_url(self) -> str:
         return str(self.settings.get("store_url") or f"sqlite:///{self.home / 'signalbox.db'}")
 

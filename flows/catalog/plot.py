@@ -3,6 +3,7 @@
 The only module that imports matplotlib, and only when a picture is drawn.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -38,6 +39,8 @@ def latency_plot(report: BenchmarkReport) -> bytes | None:
     lines = _lines(report)
     if not lines:
         return None
+    # Its word about building a font cache, on the first picture of a machine, is for nobody.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     # Without pyplot, which keeps figures alive and looks for a display.
     from matplotlib.figure import Figure
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from serving.core.model import TensorSpec
 from serving.followed import FollowedModel
-from serving.protocol.configuration import configuration
+from serving.protocol.configuration import Batching, configuration
 from serving.protocol.model_stats import model_stats
 from serving.readiness import Readiness
 from serving.routes import Routes
@@ -70,7 +70,9 @@ class Catalogue:
 
     def configuration(self, model: str, address: str | None) -> dict[str, Any]:
         version = self._routes.find(model, address).version
-        return configuration(version, self._routes.of(model).versions(), batching=None)
+        # Requests are joined while a thread is busy; none is ever made to wait for others.
+        batching = Batching(version.joined_rows, 0) if version.joined_rows > 1 else None
+        return configuration(version, self._routes.of(model).versions(), batching)
 
     def statistics(self, model: str | None, address: str | None) -> dict[str, Any]:
         """Of one version, of all versions of a model, or of all there are."""

@@ -61,8 +61,8 @@ class InferEndpoint:
         )
         began_ns = time.perf_counter_ns()
         body = encode_answer(model, request, answer, answer_parameters(answer, self._health(model)))
-        await send_answer(send, answer, body, request_id, headers.get("accept-encoding"))
         self._inference.rendered(answer, began_ns)
+        await send_answer(send, answer, body, request_id, headers.get("accept-encoding"))
 
 
 def answer_parameters(answer: Answer, health: Status) -> dict[str, Any]:

@@ -68,8 +68,8 @@ class ScoringEndpoint:
         content = orjson.dumps(
             {"predictions": predictions(request, answer)}, option=orjson.OPT_SERIALIZE_NUMPY
         )
-        await send_answer(send, answer, Body(content), request_id, headers.get("accept-encoding"))
         self._inference.rendered(answer, began_ns)
+        await send_answer(send, answer, Body(content), request_id, headers.get("accept-encoding"))
 
     def _only_model(self) -> str:
         names = self._names()
