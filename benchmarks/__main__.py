@@ -14,7 +14,11 @@ from benchmarks import wrk
 from benchmarks.ground import Ground, ground
 from benchmarks.peers import LITSERVE, MLFLOW, MLSERVER, Peer
 from benchmarks.row import Row, missing, save, show
+from benchmarks.soak import soak
+from benchmarks.swaps import swaps
+from benchmarks.tensors import tensors
 from benchmarks.throughput import throughput
+from benchmarks.ways_back import starting, ways_back
 
 RESULTS = Path(__file__).parent / "results.json"
 
@@ -26,6 +30,8 @@ class Plan:
     seconds: float
     repeats: int
     peers: tuple[Peer, ...]
+    swaps: int
+    soak_minutes: float
 
 
 Section = Callable[[Ground, Plan], list[Row]]
@@ -33,6 +39,11 @@ SECTIONS: dict[str, Section] = {
     "throughput": lambda place, plan: throughput(
         place, seconds=plan.seconds, repeats=plan.repeats, peers=plan.peers
     ),
+    "tensors": lambda place, plan: tensors(place, seconds=plan.seconds, repeats=plan.repeats),
+    "swaps": lambda place, plan: swaps(place, moves=plan.swaps, rate=150.0, memory_swaps=2 * plan.swaps),
+    "ways-back": lambda place, plan: ways_back(place, repeats=plan.repeats * 3),
+    "starting": lambda place, plan: starting(place),
+    "soak": lambda place, plan: soak(place, minutes=plan.soak_minutes, rate=100.0),
 }
 
 
@@ -46,7 +57,7 @@ def main() -> int:
         print("error: `wrk` is needed; install the Debian package of that name", file=sys.stderr)
         return 1
     peers = (MLSERVER, MLFLOW, *((LITSERVE,) if arguments.all_peers else ()))
-    plan = Plan(2.0, 2, peers) if arguments.quick else Plan(8.0, 3, peers)
+    plan = Plan(2.0, 2, peers, 10, 0.5) if arguments.quick else Plan(8.0, 3, peers, 100, 20.0)
     rows = measured([name.strip() for name in arguments.only.split(",")], plan)
     show(rows)
     save(rows, machine(), RESULTS)

@@ -15,6 +15,7 @@ from tests.mlflow_server import MlflowServer
 from tests.serving_process import ServingProcess
 
 RECIPES = ("onnx:1", "onnx:2", "torch:1", "torch:2")
+HEAVY = ("image", "heavy:1", "heavy:2")
 _SEED = 7
 
 
@@ -47,9 +48,9 @@ def ground(folder: Path) -> Iterator[Ground]:
     server = MlflowServer(folder / "mlflow-home")
     server.start()
     try:
-        logged = log_models(server, *RECIPES) | logged_by(
-            "tests.digits_formats", server.url, str(folder / "digits.npz")
-        )
+        logged = log_models(server, *RECIPES)
+        logged |= logged_by("tests.digits_formats", server.url, str(folder / "digits.npz"))
+        logged |= logged_by("benchmarks.models", server.url, *HEAVY)
         registry = MlflowRegistry(server, logged)
         digits = registry.model("digits onnx", prefix="digits")
         digits.point("1")

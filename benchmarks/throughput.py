@@ -40,9 +40,7 @@ def throughput(place: Ground, *, seconds: float, repeats: int, peers: tuple[Peer
     why: dict[str, str] = {}
     with ExitStack() as stack:
         ours = stack.enter_context(place.serving("throughput", place.digits.name))
-        bare = stack.enter_context(
-            place.serving("bare", place.digits.name, log_sampling_ratio=0)
-        )
+        bare = stack.enter_context(place.serving("bare", place.digits.name, log_sampling_ratio=0))
         path = f"/v2/models/{place.digits.name}/infer"
         urls["ours"] = (ours.url + path, digits_body())
         urls["ours without telemetry"] = (bare.url + path, digits_body())
