@@ -89,7 +89,16 @@ def python_of(name: str, *requirements: str) -> Path:
     wanted = "\n".join(requirements)
     if not stamp.exists() or stamp.read_text() != wanted:
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-        install = [python, "-m", "pip", "install", "--quiet", "--progress-bar", "off", *requirements]
+        install: list[str | Path] = [
+            python,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--progress-bar",
+            "off",
+            *requirements,
+        ]
         subprocess.run(install, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         stamp.write_text(wanted)
     return python
@@ -108,7 +117,7 @@ def mlserver(place: Ground) -> Iterator[str]:
     ports = {"http_port": port, "grpc_port": free_port(), "metrics_port": free_port()}
     told = ", ".join(f'"{key}": {value}' for key, value in ports.items())
     (folder / "settings.json").write_text(f'{{"host": "127.0.0.1", "parallel_workers": 0, {told}}}')
-    command = [python.parent / "mlserver", "start", folder]
+    command: list[str | Path] = [python.parent / "mlserver", "start", folder]
     url = f"http://127.0.0.1:{port}/v2/models/digits"
     with running(command, f"{url}/ready", folder / "log", environment={"PYTHONPATH": str(folder)}):
         yield f"{url}/infer"
@@ -133,7 +142,7 @@ def litserve(place: Ground) -> Iterator[str]:
     program, port = place.folder / "litserve_digits.py", free_port()
     program.write_text(textwrap.dedent(_LITSERVE))
     url = f"http://127.0.0.1:{port}"
-    command = [python, program, place.model_file, str(port)]
+    command: list[str | Path] = [python, program, place.model_file, str(port)]
     with running(command, f"{url}/health", place.folder / "litserve.log"):
         yield f"{url}/predict"
 

@@ -4,7 +4,7 @@ A ratio is formed from medians of interleaved repeats, so that a busy machine sl
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -55,7 +55,15 @@ def missing(target: str, what: str, why: str) -> Row:
     return Row(target, what, "", "", "", "", None, why)
 
 
-def _ratio(target, what, ours, peer, unit, promised, is_met):  # type: ignore[no-untyped-def]
+def _ratio(
+    target: str,
+    what: str,
+    ours: Sequence[float],
+    peer: Sequence[float],
+    unit: str,
+    promised: str,
+    is_met: Callable[[float], bool],
+) -> Row:
     mine, theirs = median(ours), median(peer)
     ratio = mine / theirs if theirs else float("inf")
     spread = f"{min(ours):.4g} to {max(ours):.4g}"

@@ -11,6 +11,7 @@ from benchmarks import wrk
 from benchmarks.ground import Ground
 from benchmarks.models import IMAGE
 from benchmarks.row import Row, at_least, at_most
+from serving.core.datatypes import Array
 
 _CONNECTIONS = 8
 
@@ -38,12 +39,12 @@ def tensors(place: Ground, *, seconds: float, repeats: int) -> list[Row]:
     ]
 
 
-def _json(picture: "np.ndarray") -> tuple[bytes, dict[str, str]]:
+def _json(picture: Array) -> tuple[bytes, dict[str, str]]:
     tensor = {"name": "image", "datatype": "FP32", "shape": [1, *IMAGE], "data": picture.ravel().tolist()}
     return json.dumps({"inputs": [tensor]}).encode(), {}
 
 
-def _binary(picture: "np.ndarray") -> tuple[bytes, dict[str, str]]:
+def _binary(picture: Array) -> tuple[bytes, dict[str, str]]:
     parameters = {"binary_data_size": picture.nbytes}
     tensor = {"name": "image", "datatype": "FP32", "shape": [1, *IMAGE], "parameters": parameters}
     head = json.dumps({"inputs": [tensor]}).encode()
@@ -51,7 +52,7 @@ def _binary(picture: "np.ndarray") -> tuple[bytes, dict[str, str]]:
     return head + picture.tobytes(), headers
 
 
-def _floor_ms(path: str, picture: "np.ndarray") -> float:
+def _floor_ms(path: str, picture: Array) -> float:
     """The bare session on one thread, and one copy of the picture."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1

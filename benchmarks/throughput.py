@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from statistics import median
 
 from benchmarks import wrk
@@ -21,7 +22,8 @@ _FLOORS = {"floor A": "a", "floor B": "b"}
 def floor(place: Ground, which: str) -> Iterator[str]:
     port = free_port()
     url = f"http://127.0.0.1:{port}/"
-    command = [sys.executable, "-m", "benchmarks.floors", which, place.model_file, str(port)]
+    command: list[str | Path] = [sys.executable, "-m", "benchmarks.floors"]
+    command += [which, place.model_file, str(port)]
     with running(command, url, place.folder / f"floor-{which}.log"):
         yield url
 
