@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from serving.api.keyring import AdminKeyFile, KeyMirror, Keyring
 from serving.app import Server, running
+from serving.connection import Connection
 from serving.core.errors import SignalboxError
 from serving.settings import ServingSettings
 
@@ -80,7 +81,7 @@ def _config(settings: ServingSettings, server: Server) -> uvicorn.Config:
         host=settings.host,
         port=settings.port,
         loop="none",
-        http="httptools",
+        http=Connection,
         ws="none",
         lifespan="off",
         access_log=False,

@@ -43,6 +43,7 @@ from serving.memory import Memory
 from serving.notices import log_dropping
 from serving.overrides import Overrides
 from serving.preload import Preloader
+from serving.promptness import Watchdog
 from serving.protocol.backing import Backing
 from serving.protocol.catalogue import Catalogue
 from serving.protocol.endpoints import protocol_routes
@@ -108,6 +109,8 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
         overrides = Overrides(OverrideFile(settings.serving_home / "overrides.json"), ledger, clock)
         cache = ArtifactCache(settings.cache_folder, client, registry, settings.cache_mb << 20)
         threads = settings.threads or cpu_count()
+        watchdog = Watchdog()
+        stack.callback(watchdog.close)
         preparation = Preparation(
             registry,
             cache,
@@ -116,6 +119,7 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             threads=threads,
             require_validation=settings.require_validation,
             batch_limits=settings.batch_limits,
+            watchdog=watchdog,
         )
         models: dict[str, FollowedModel] = {}
         memory = Memory(settings.memory_limits, clock, partial(standing_of, models))

@@ -75,6 +75,7 @@ class Execution:
 
     requests: int
     rows: int
+    size_bytes: int
     queue_seconds: float
     seconds: float
     error: BaseException | None
@@ -214,6 +215,7 @@ class Batcher:
         told = Execution(
             requests=len(batch),
             rows=sum(ticket.rows or 1 for ticket in batch),
+            size_bytes=sum(ticket.size_bytes for ticket in batch),
             queue_seconds=sum(started - ticket.came_at for ticket in batch),
             seconds=finished - started,
             error=error,
