@@ -46,7 +46,8 @@ class Turn:
         if not self._is_read:
             self._is_read = True
             pieces, self.pieces = self.pieces, []
-            return {"type": "http.request", "body": pieces[0] if len(pieces) == 1 else b"".join(pieces)}
+            body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            return {"type": "http.request", "body": body, "more_body": False}
         if not self.disconnected and not self.response_complete:
             await self.message_event.wait()
         return {"type": "http.disconnect"}
