@@ -21,6 +21,7 @@ from serving.api.audit import audit_routes
 from serving.api.crossing import crossing
 from serving.api.edge import App, Edge
 from serving.api.health import health_routes
+from serving.api.intake import Intake
 from serving.api.keyring import AdminKeyFile, KeyMirror, Keyring
 from serving.api.knowledge import Knowledge
 from serving.api.models import ModelDetails, model_routes
@@ -178,7 +179,7 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
         health = Health(models, follower, inference, ledger, clock, settings.probe_seconds)
         readiness = Readiness(models, follower)
         await restore(await asyncio.to_thread(record.read), models, library, overrides, visibility)
-        identity = Identity(holder, f"http://{settings.host}:{settings.port}", clock.now())
+        identity = Identity(holder, settings.url, clock.now())
         heartbeat = Heartbeat(identity, models, health, ledger, clock)
         stack.push_async_callback(heartbeat.leave)
         keyring = Keyring(
@@ -210,8 +211,10 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             require_infer_key=settings.require_infer_key,
             hosts=settings.allowed_hosts,
         )
+        intake = Intake(settings.max_inflight_mb << 20)
         backing = Backing(
             access,
+            intake,
             inference,
             catalogue,
             shelf,
@@ -231,7 +234,7 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             max_body_bytes=backing.max_body_bytes,
             timeout_seconds=backing.timeout_seconds,
         )
-        edge = Edge(access, endpoint, scoring, framework)
+        edge = Edge(access, intake, endpoint, scoring, framework)
         yield Server(crossing(edge, settings.cors_allowed), backing, readiness)
 
 

@@ -4,6 +4,7 @@ Host, key and request id are settled here, and every error becomes its answer he
 inference goes on to the framework behind.
 """
 
+import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
@@ -15,6 +16,7 @@ from serving.api.access import Access
 from serving.api.body import ClientGone, Message, Receive
 from serving.api.encoding import read_content
 from serving.api.errors import Failure, failure_of
+from serving.api.intake import Arrival, Intake
 from serving.core.errors import SignalboxError
 from serving.protocol.infer import InferEndpoint
 from serving.protocol.scoring import ScoringEndpoint
@@ -24,6 +26,9 @@ log = logging.getLogger(__name__)
 Scope = Mapping[str, object]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[dict[str, object], Receive, Send], Awaitable[None]]
+
+# Marks in a request's scope: its work may be dropped when the caller hangs up, and it was.
+DROPPABLE, ABANDONED = "signalbox.droppable", "signalbox.abandoned"
 
 _REQUEST_ID = re.compile(r"[\w.-]{1,128}", re.ASCII)
 _BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -40,6 +45,11 @@ _INFER_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
 _SCORING_PATH = re.compile(r"(?:/models/([^/]+)(?:/versions/([^/]+))?)?/invocations")
 _MAX_HEADERS = 100
 _MAX_HEADER_BYTES = 32 << 10
+_MAX_TARGET_BYTES = 8 << 10
+_TARGET_TOO_LONG = Failure(414, f"the address is longer than {_MAX_TARGET_BYTES} bytes")
+_STOPPED = Failure(
+    503, "the server stopped before this was answered; ask another replica", {"Retry-After": "1"}
+)
 _TOO_MANY_HEADERS = Failure(
     431, f"the headers are too many: {_MAX_HEADERS} of {_MAX_HEADER_BYTES} bytes together are read here"
 )
@@ -48,8 +58,16 @@ _TOO_MANY_HEADERS = Failure(
 class Edge:
     """ASGI application."""
 
-    def __init__(self, access: Access, infer: InferEndpoint, scoring: ScoringEndpoint, behind: App) -> None:
+    def __init__(
+        self,
+        access: Access,
+        intake: Intake,
+        infer: InferEndpoint,
+        scoring: ScoringEndpoint,
+        behind: App,
+    ) -> None:
         self._access = access
+        self._intake = intake
         self._infer = infer
         self._scoring = scoring
         self._behind = behind
@@ -60,16 +78,21 @@ class Edge:
             return
         headers = _headers(scope)
         request_id = _request_id(headers)
-        sending = _Sending(send)
+        sending, arrival = _Sending(send), Arrival(self._intake, receive)
         try:
-            await self._handle(scope, headers, request_id, receive, sending)
+            await self._handle(scope, headers, request_id, arrival, sending)
         except ClientGone:
             return
+        except asyncio.CancelledError:
+            if ABANDONED not in scope and not sending.has_started:
+                await respond(sending, _STOPPED, request_id)
         except Exception as error:  # the edge: whatever escaped becomes an answer
             if not sending.has_started:
                 await respond(sending, failure_of(error), request_id)
             elif not isinstance(error, SignalboxError):
                 log.exception("request_failed request_id=%s", request_id)
+        finally:
+            arrival.leave()
 
     async def _handle(
         self,
@@ -81,6 +104,9 @@ class Edge:
     ) -> None:
         if _are_too_many(scope):
             await respond(send, _TOO_MANY_HEADERS, request_id)
+            return
+        if len(_target(scope)) > _MAX_TARGET_BYTES:
+            await respond(send, _TARGET_TOO_LONG, request_id)
             return
         method, path = str(scope["method"]), str(scope["path"])
         self._access.check_host(headers.get("host", ""))
@@ -94,6 +120,7 @@ class Edge:
             return
         caller = self._access.admit(method, path, headers, target=_target(scope), address=_address(scope))
         if target is not None:
+            scope[DROPPABLE] = True
             await endpoint(target[1], target[2], headers, request_id, receive, send)
             return
         scope["state"] = {"actor": caller.name, "caller": caller, "request_id": request_id}
