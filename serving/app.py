@@ -21,6 +21,7 @@ from serving.api.audit import audit_routes
 from serving.api.crossing import crossing
 from serving.api.edge import App, Edge
 from serving.api.health import health_routes
+from serving.api.intake import Intake
 from serving.api.keyring import AdminKeyFile, KeyMirror, Keyring
 from serving.api.knowledge import Knowledge
 from serving.api.models import ModelDetails, model_routes
@@ -71,6 +72,7 @@ from serving.telemetry.counters import Statistics
 from serving.telemetry.inference_log import InferenceLog
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.parts import Keeping, PartFolder
+from serving.telemetry.stuck import StuckThreads
 from serving.write_back import WriteBack
 
 log = logging.getLogger(__name__)
@@ -136,6 +138,7 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
         memory.tell(library.note_evicted)
         stack.push_async_callback(library.close)
         metrics, statistics, routes = Metrics(), Statistics(clock), Routes()
+        metrics.registry.register(StuckThreads(library.loaded))
         record = Record(settings.serving_home / "served.json")
         visibility = Visibility(models, record, routes, settings.cache_folder)
         guard = Guard(registry, engine, Leases(engine, clock))
@@ -182,7 +185,7 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
         health = Health(models, follower, inference, ledger, clock, settings.probe_seconds)
         readiness = Readiness(models, follower)
         await restore(await asyncio.to_thread(record.read), models, library, overrides, visibility)
-        identity = Identity(holder, f"http://{settings.host}:{settings.port}", clock.now())
+        identity = Identity(holder, settings.url, clock.now())
         heartbeat = Heartbeat(identity, models, health, ledger, clock)
         stack.push_async_callback(heartbeat.leave)
         keyring = Keyring(
@@ -214,8 +217,10 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             require_infer_key=settings.require_infer_key,
             hosts=settings.allowed_hosts,
         )
+        intake = Intake(settings.max_inflight_mb << 20)
         backing = Backing(
             access,
+            intake,
             inference,
             catalogue,
             shelf,
@@ -235,7 +240,7 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             max_body_bytes=backing.max_body_bytes,
             timeout_seconds=backing.timeout_seconds,
         )
-        edge = Edge(access, endpoint, scoring, framework)
+        edge = Edge(access, intake, endpoint, scoring, framework)
         yield Server(crossing(edge, settings.cors_allowed), backing, readiness)
 
 

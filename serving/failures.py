@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from hashlib import sha256
 
 from serving.core.datatypes import Array
-from serving.core.errors import ModelFailed
+from serving.core.errors import ModelFailed, VersionUnresponsive
 from serving.pool import LoadedVersion
 
 log = logging.getLogger(__name__)
@@ -18,7 +18,12 @@ log = logging.getLogger(__name__)
 def report_failure(
     failure: ModelFailed, version: LoadedVersion, inputs: Mapping[str, Array], request_id: str
 ) -> None:
-    """Log what an answer must not show: the error's class, where it arose, and what went in."""
+    """Log what an answer must not show: the error's class, where it arose, and what went in.
+
+    A version that was not even asked is logged once, by its breaker.
+    """
+    if isinstance(failure, VersionUnresponsive):
+        return
     cause = failure.__cause__
     tail = traceback.extract_tb(cause.__traceback__)[-1:] if cause is not None else []
     where = [f"{frame.filename}:{frame.name}" for frame in tail]

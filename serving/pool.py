@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import cast
 
 from serving.batcher import DEFAULT_LIMITS, Batcher, BatchLimits, Execution, Timing
+from serving.breaker import Breaker
 from serving.core.batch import Tensors
 from serving.core.clock import Clock, SystemClock
 from serving.core.datatypes import Array
-from serving.core.errors import DeadlineExceeded, ModelFailed, Overloaded
+from serving.core.errors import DeadlineExceeded, ModelFailed, Overloaded, VersionUnresponsive
 from serving.core.model import VersionRef
 from serving.formats.artifact import Artifact
 from serving.formats.loader import Interruptible, LoadedModel
@@ -93,11 +94,13 @@ class LoadedVersion:
         self.joined_rows = batch_limits.max_rows if loading.is_joinable else 1
         self._clock = clock or SystemClock()
         self._runners = Runners(workers, f"infer-{provenance.key.ref}")
+        self.breaker = Breaker(provenance.key.ref, self._runners, self._clock, lambda: self.on_circuit(self))
         self._batcher = Batcher(
             lambda inputs: self.model.predict(inputs),
             self._runners,
             self._clock,
             batch_limits,
+            self.breaker,
             is_joinable=loading.is_joinable,
             watch=self._note,
         )
@@ -115,6 +118,7 @@ class LoadedVersion:
         self._wake: Callable[[LoadedVersion], Awaitable[None]] | None = None
         self.on_execution: Callable[[Execution], None] = lambda _: None
         self.on_idle: Callable[[], None] = lambda: None
+        self.on_circuit: Callable[[LoadedVersion], None] = lambda _: None
         self.awake_since = self.last_used = self._clock.monotonic()
         self.requests = 0
 
@@ -190,6 +194,7 @@ class LoadedVersion:
             ModelFailed: anything the model raises, or what kept it from being loaded again.
             DeadlineExceeded: the time ran out before an execution began.
             Overloaded: too many requests wait for this model.
+            VersionUnresponsive: it was not asked, because nothing it was asked lately returned.
         """
         while self._gate is not None:
             await self._gate.wait()
@@ -206,7 +211,7 @@ class LoadedVersion:
             raise
         try:
             return await answer
-        except DeadlineExceeded:
+        except (DeadlineExceeded, VersionUnresponsive):
             raise
         except asyncio.CancelledError:
             self._batcher.forget(answer)

@@ -12,6 +12,7 @@ import numpy as np
 
 from serving.api.access import Access
 from serving.api.edge import App, Edge
+from serving.api.intake import Intake
 from serving.api.keyring import KeyMirror, Keyring
 from serving.api.rate import RateLimits
 from serving.core.clock import SystemClock
@@ -130,5 +131,5 @@ def client(
         max_body_bytes=max_body_bytes,
         timeout_seconds=timeout_seconds,
     )
-    transport = httpx.ASGITransport(cast(Any, Edge(access, endpoint, scoring, behind)))
+    transport = httpx.ASGITransport(cast(Any, Edge(access, Intake(1 << 30), endpoint, scoring, behind)))
     return httpx.AsyncClient(transport=transport, base_url="http://localhost:8080")

@@ -4,6 +4,7 @@ Host, key and request id are settled here, and every error becomes its answer he
 inference goes on to the framework behind.
 """
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from random import getrandbits
@@ -16,6 +17,7 @@ from serving.api.body import ClientGone, Message, Receive
 from serving.api.encoding import read_content
 from serving.api.errors import Failure, failure_of
 from serving.api.head import MAX_HEADER_BYTES, MAX_HEADERS, Head, Heads, read_head
+from serving.api.intake import Arrival, Intake
 from serving.core.errors import SignalboxError
 from serving.protocol.infer import InferEndpoint
 from serving.protocol.scoring import ScoringEndpoint
@@ -25,6 +27,9 @@ log = logging.getLogger(__name__)
 Scope = Mapping[str, object]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[dict[str, object], Receive, Send], Awaitable[None]]
+
+# Marks in a request's scope: its work may be dropped when the caller hangs up, and it was.
+DROPPABLE, ABANDONED = "signalbox.droppable", "signalbox.abandoned"
 
 _BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
 _ONLY_POST = Failure(405, "method not allowed here; see /docs", {"Allow": "POST"})
@@ -36,6 +41,11 @@ _PROTECTIVE = (
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),
 )
+_MAX_TARGET_BYTES = 8 << 10
+_TARGET_TOO_LONG = Failure(414, f"the address is longer than {_MAX_TARGET_BYTES} bytes")
+_STOPPED = Failure(
+    503, "the server stopped before this was answered; ask another replica", {"Retry-After": "1"}
+)
 _TOO_MANY_HEADERS = Failure(
     431, f"the headers are too many: {MAX_HEADERS} of {MAX_HEADER_BYTES} bytes together are read here"
 )
@@ -44,8 +54,16 @@ _TOO_MANY_HEADERS = Failure(
 class Edge:
     """ASGI application."""
 
-    def __init__(self, access: Access, infer: InferEndpoint, scoring: ScoringEndpoint, behind: App) -> None:
+    def __init__(
+        self,
+        access: Access,
+        intake: Intake,
+        infer: InferEndpoint,
+        scoring: ScoringEndpoint,
+        behind: App,
+    ) -> None:
         self._access = access
+        self._intake = intake
         self._infer = infer
         self._scoring = scoring
         self._behind = behind
@@ -58,26 +76,40 @@ class Edge:
         known = self._heads.find(scope)
         head = known or read_head(scope)
         request_id = head.given_id or f"{getrandbits(128):032x}"
-        sending = _Sending(send)
+        sending, arrival = _Sending(send), Arrival(self._intake, receive)
         try:
-            if known is None and not head.are_too_many:
-                self._access.check_host(head.headers.get("host", ""))
+            if known is None:
+                refusal = self._refusal(head)
+                if refusal is not None:
+                    await respond(sending, refusal, request_id)
+                    return
                 self._heads.keep(scope, head)
-            await self._handle(scope, head, request_id, receive, sending)
+            await self._handle(scope, head, request_id, arrival, sending)
         except ClientGone:
             return
+        except asyncio.CancelledError:
+            if ABANDONED not in scope and not sending.has_started:
+                await respond(sending, _STOPPED, request_id)
         except Exception as error:  # the edge: whatever escaped becomes an answer
             if not sending.has_started:
                 await respond(sending, failure_of(error), request_id)
             elif not isinstance(error, SignalboxError):
                 log.exception("request_failed request_id=%s", request_id)
+        finally:
+            arrival.leave()
+
+    def _refusal(self, head: Head) -> Failure | None:
+        """What is wrong with a head whoever sends it. Raises `AccessRefused` for a strange host."""
+        if head.are_too_many:
+            return _TOO_MANY_HEADERS
+        if len(head.target) > _MAX_TARGET_BYTES:
+            return _TARGET_TOO_LONG
+        self._access.check_host(head.headers.get("host", ""))
+        return None
 
     async def _handle(
         self, scope: dict[str, object], head: Head, request_id: str, receive: Receive, send: Send
     ) -> None:
-        if head.are_too_many:
-            await respond(send, _TOO_MANY_HEADERS, request_id)
-            return
         method, headers = head.method, head.headers
         endpoint: InferEndpoint | ScoringEndpoint = self._infer if head.infer else self._scoring
         target = head.infer or head.scoring
@@ -86,6 +118,7 @@ class Edge:
             return
         caller = self._access.admit(method, head.path, headers, target=head.target, address=_address(scope))
         if target is not None:
+            scope[DROPPABLE] = True
             await endpoint(cast(Any, target[0]), target[1], headers, request_id, receive, send)
             return
         scope["state"] = {"actor": caller.name, "caller": caller, "request_id": request_id}
