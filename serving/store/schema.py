@@ -20,7 +20,7 @@ from sqlalchemy import (
 
 # A name of our own: MLflow and Prefect keep an `alembic_version` in databases they may share with us.
 VERSION_TABLE = "signalbox_version"
-REVISIONS = ("0001", "0002", "0003", "0004")
+REVISIONS = ("0001", "0002", "0003", "0004", "0006")
 """Every schema revision this release knows, oldest first; the last is the one it works with."""
 
 metadata = MetaData()
@@ -244,4 +244,62 @@ keys = Table(
     PrimaryKeyConstraint("id", name="pk_keys"),
     UniqueConstraint("active_name", name="uq_keys_active_name"),
     UniqueConstraint("digest", name="uq_keys_digest"),
+)
+
+telemetry = Table(
+    "telemetry",
+    metadata,
+    Column("model", String(512), nullable=False),
+    Column("version", String(64), nullable=False),
+    Column("variant", String(16), nullable=False),
+    Column("step_seconds", Integer, nullable=False),
+    # Start of the span, in seconds since 1970: spans are found and grouped by arithmetic.
+    Column("start", BigInteger, nullable=False),
+    Column("worker", String(256), nullable=False),
+    Column("requests", BigInteger, nullable=False),
+    Column("answered_rows", BigInteger, nullable=False),
+    Column("faults", BigInteger, nullable=False),
+    Column("labelled", BigInteger, nullable=False),
+    Column("body", Text, nullable=False),
+    PrimaryKeyConstraint(
+        "model", "version", "variant", "step_seconds", "start", "worker", name="pk_telemetry"
+    ),
+)
+Index("ix_telemetry_age", telemetry.c.step_seconds, telemetry.c.start)
+
+resources = Table(
+    "resources",
+    metadata,
+    Column("step_seconds", Integer, nullable=False),
+    Column("start", BigInteger, nullable=False),
+    Column("worker", String(256), nullable=False),
+    Column("body", Text, nullable=False),
+    PrimaryKeyConstraint("step_seconds", "start", "worker", name="pk_resources"),
+)
+
+failures = Table(
+    "failures",
+    metadata,
+    Column("fingerprint", String(64), nullable=False),
+    Column("model", String(512), nullable=False),
+    Column("version", String(64), nullable=False),
+    Column("error", Text, nullable=False),
+    Column("place", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("inputs", Text, nullable=False),
+    Column("request_id", Text, nullable=False),
+    Column("traceback", Text, nullable=False),
+    Column("times", BigInteger, nullable=False),
+    Column("first_seen_at", String(32), nullable=False),
+    Column("last_seen_at", String(32), nullable=False),
+    PrimaryKeyConstraint("fingerprint", name="pk_failures"),
+)
+Index("ix_failures_model", failures.c.model, failures.c.last_seen_at)
+
+label_batches = Table(
+    "label_batches",
+    metadata,
+    Column("batch", String(64), nullable=False),
+    Column("counted_at", String(32), nullable=False),
+    PrimaryKeyConstraint("batch", name="pk_label_batches"),
 )
