@@ -1,4 +1,4 @@
-"""Wiring of the serving process: one straight line from settings to an application, so it is long.
+"""Wiring of the serving process. Long because it is one straight line from settings to an application.
 
 Nothing here decides anything. What is opened is closed in reverse by one exit stack.
 """
@@ -34,6 +34,7 @@ from serving.core.errors import StoreUnavailable, StoreUnusable
 from serving.followed import FollowedModel, Visibility
 from serving.follower import Follower
 from serving.framework import framework_with
+from serving.gauges import Gauges, evicted
 from serving.health import Health
 from serving.heartbeat import Heartbeat, Identity
 from serving.inference import Inference
@@ -68,8 +69,12 @@ from serving.store.registry import Registry, connect
 from serving.store.trail import Trail
 from serving.telemetry.counters import Statistics
 from serving.telemetry.inference_log import InferenceLog
+from serving.telemetry.machine import Machine
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.parts import Keeping, PartFolder
+from serving.telemetry.recorder import Recorder
+from serving.telemetry.swaps import SwapTimes
+from serving.telemetry.writer import TelemetryWriter
 from serving.write_back import WriteBack
 
 log = logging.getLogger(__name__)
@@ -118,6 +123,7 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             batch_limits=settings.batch_limits,
         )
         models: dict[str, FollowedModel] = {}
+        metrics = Metrics()
         memory = Memory(settings.memory_limits, clock, partial(standing_of, models))
         library = Library(
             preparation,
@@ -128,10 +134,11 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             candidate_timeout_seconds=settings.candidate_timeout_seconds,
             drain_seconds=settings.drain_seconds,
             concurrent_loads=settings.concurrent_loads,
+            on_loaded=metrics.load_seconds.observe,
         )
-        memory.tell(library.note_evicted)
+        memory.tell(evicted(metrics, library.note_evicted))
         stack.push_async_callback(library.close)
-        metrics, statistics, routes = Metrics(), Statistics(clock), Routes()
+        statistics, routes = Statistics(clock), Routes()
         record = Record(settings.serving_home / "served.json")
         visibility = Visibility(models, record, routes, settings.cache_folder)
         guard = Guard(registry, engine, Leases(engine, clock))
@@ -153,7 +160,9 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             write_back.consider(model)
             announcer.consider(model)
             shelf.consider(model)
+            swap_times.note(model)
 
+        swap_times = SwapTimes(metrics, clock)
         follower = Follower(
             settings,
             models,
@@ -174,7 +183,13 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
         inference_log = _inference_log(settings, metrics, ledger, clock)
         inference_log.start()
         stack.push_async_callback(asyncio.to_thread, inference_log.close)
-        inference = Inference(routes, models, rollbacks.judge, metrics, inference_log, statistics, clock)
+        recorder = Recorder(metrics, clock, worker=holder, is_on=settings.telemetry)
+        recorder.tell(swap_times.look)
+        writer = TelemetryWriter(recorder, engine, Machine(), metrics, clock, holder, settings.telemetry_kept)
+        if settings.telemetry:
+            writer.start()
+        stack.push_async_callback(asyncio.to_thread, writer.close)
+        inference = Inference(routes, models, rollbacks.judge, recorder, inference_log, statistics, clock)
         health = Health(models, follower, inference, ledger, clock, settings.probe_seconds)
         readiness = Readiness(models, follower)
         await restore(await asyncio.to_thread(record.read), models, library, overrides, visibility)
@@ -189,6 +204,7 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
         loops = (follower, health, heartbeat, keyring, preloader)
         await _background(stack, *(loop.run() for loop in loops))
 
+        metrics.ask_before_scrape(Gauges(metrics, memory, follower, clock).look)
         catalogue = Catalogue(routes, models, readiness, statistics)
         framework = framework_with(metrics)
         knowledge = Knowledge(registry, ledger, clock)

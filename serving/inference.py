@@ -15,7 +15,7 @@ import numpy as np
 
 from serving.batcher import Timing
 from serving.core.clock import Clock
-from serving.core.errors import DeadlineExceeded, InvalidRequest, ModelFailed
+from serving.core.errors import DeadlineExceeded, InvalidRequest, ModelFailed, Overloaded
 from serving.core.model import Alias, TensorSpec, Variant
 from serving.failures import report_failure
 from serving.followed import FollowedModel
@@ -25,7 +25,7 @@ from serving.protocol.json_data import first_non_finite
 from serving.routes import Route, Routes
 from serving.telemetry.counters import Statistics
 from serving.telemetry.inference_log import InferenceLog, first_axis_is_batch
-from serving.telemetry.metrics import Metrics
+from serving.telemetry.recorder import Recorder
 from serving.watch import Evidence
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class Inference:
         routes: Routes,
         models: Mapping[str, FollowedModel],
         on_failing: Callable[[FollowedModel, Evidence], None],
-        metrics: Metrics,
+        recorder: Recorder,
         inference_log: InferenceLog,
         statistics: Statistics,
         clock: Clock,
@@ -73,7 +73,7 @@ class Inference:
         self._routes = routes
         self._models = models
         self._on_failing = on_failing
-        self._metrics = metrics
+        self._recorder = recorder
         self._log = inference_log
         self._statistics = statistics
         self._clock = clock
@@ -117,12 +117,17 @@ class Inference:
         except DeadlineExceeded:
             status = "timeout"
             raise
+        except Overloaded:  # the server's lack of room, which says nothing of the version
+            status = "overloaded"
+            raise
         except asyncio.CancelledError:  # the caller hung up, which is nobody's failure
             status = "cancelled"
             raise
         finally:
             seconds = self._clock.monotonic() - started
-            self._metrics.answered(answered.version.ref, answered.variant, status, seconds)
+            self._recorder.answered(
+                answered.version.ref, answered.variant, status, seconds, answered.rows, answered.timing
+            )
             self._account(answered, status, read_ns, time.perf_counter_ns() - arrived_ns)
             if route.variant is not Variant.PROBE:
                 self._log.record(
@@ -174,7 +179,8 @@ class Inference:
         try:
             outputs = await self._run(route.version, inputs, share, timing)
         except ModelFailed as failure:
-            report_failure(failure, route.version, inputs, request_id)
+            cause = report_failure(failure, route.version, inputs, request_id, self._clock.now())
+            self._recorder.failed(cause, route.variant)
             return await self._stand_in(route, failure, read, deadline, request_id, is_fair=True)
         except DeadlineExceeded as late:
             log.warning("inference_late request_id=%s version=%s", request_id, route.version.ref)
@@ -245,7 +251,8 @@ class Inference:
         except (InvalidRequest, DeadlineExceeded):
             return None
         except ModelFailed as failure:
-            report_failure(failure, fallback, inputs, request_id)
+            cause = report_failure(failure, fallback, inputs, request_id, self._clock.now())
+            self._recorder.failed(cause, Variant.FALLBACK)
             return None
         return Answer(outputs, fallback, Variant.FALLBACK, route.alias, timing)
 
@@ -265,7 +272,7 @@ class Inference:
     def _count(self, route: Route, *, failed: bool) -> None:
         """Account an answer to the version it was routed to; only a champion's is evidence for a verdict."""
         if route.variant is not Variant.PROBE:
-            self._metrics.judged(route.version.ref, failed=failed)
+            self._recorder.judged(route.version.ref, route.variant, failed=failed)
         if route.variant is not Variant.CHAMPION:
             return
         followed = self._models.get(route.version.ref.model)

@@ -44,6 +44,7 @@ class Library:
         candidate_timeout_seconds: float,
         drain_seconds: float,
         concurrent_loads: int = 2,
+        on_loaded: Callable[[float], None] = lambda _: None,
     ) -> None:
         self._preparation = preparation
         self._cache = cache
@@ -53,6 +54,7 @@ class Library:
         self._candidate_timeout_seconds = candidate_timeout_seconds
         self._drain_seconds = drain_seconds
         self._slots = asyncio.Semaphore(concurrent_loads)
+        self._on_loaded = on_loaded
         self._loading: dict[VersionKey, asyncio.Task[LoadedVersion]] = {}
         self._waiting: dict[VersionKey, int] = {}
         self._retiring: set[asyncio.Task[None]] = set()
@@ -134,12 +136,14 @@ class Library:
         self, key: VersionKey, fetch: Callable[[], Fetched], *, is_audited: bool
     ) -> LoadedVersion:
         async with self._slots:
+            began = asyncio.get_running_loop().time()
             fetched = await self._in_time(fetch, _ignore)
             who = f"version {key.ref}"
             async with self._memory.room(fetched.estimate_bytes, who, may_overflow=True):
                 loaded = await self._in_time(lambda: self._preparation.load(fetched), _discard)
                 loaded.woken_by(self.wake)
                 self._memory.add(loaded)
+        self._on_loaded(asyncio.get_running_loop().time() - began)
         if is_audited:
             self._audit_load(loaded)
         return loaded

@@ -27,6 +27,7 @@ from serving.protocol.scoring import ScoringEndpoint
 from serving.routes import Routes
 from serving.telemetry.counters import Statistics
 from serving.telemetry.metrics import Metrics
+from serving.telemetry.recorder import Recorder
 from serving.watch import Evidence
 from tests.logged import inference_log, part_folder
 
@@ -87,7 +88,7 @@ def open_desk(tmp_path: Path) -> Desk:
         routes,
         {"digits": model},
         lambda _, evidence: failing.append(evidence),
-        metrics,
+        Recorder(metrics, SystemClock(), worker="w1"),
         inference_log(part_folder(tmp_path), metrics),
         Statistics(SystemClock()),
         SystemClock(),

@@ -1,7 +1,7 @@
 """The tables of the state store, as every query names them.
 
 Types are ones that SQLite and PostgreSQL share: numbers, text, and times as ISO-8601 UTC text. The
-migrations create these tables; a test holds both descriptions equal.
+migrations create these tables; a test holds both descriptions equal. Long because it is the whole schema.
 """
 
 from sqlalchemy import (
