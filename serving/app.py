@@ -7,9 +7,10 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from random import Random
 
@@ -18,8 +19,10 @@ from sqlalchemy import Engine
 from serving.announce import Announcer
 from serving.api.access import Access
 from serving.api.audit import audit_routes
+from serving.api.causes import error_routes
 from serving.api.crossing import crossing
 from serving.api.edge import App, Edge
+from serving.api.feedback import feedback_routes
 from serving.api.health import health_routes
 from serving.api.keyring import AdminKeyFile, KeyMirror, Keyring
 from serving.api.knowledge import Knowledge
@@ -31,6 +34,7 @@ from serving.candidate import Preparation
 from serving.core.clock import Clock, SystemClock
 from serving.core.cpus import cpu_count
 from serving.core.errors import StoreUnavailable, StoreUnusable
+from serving.feedback import Feedback
 from serving.followed import FollowedModel, Visibility
 from serving.follower import Follower
 from serving.framework import framework_with
@@ -57,6 +61,7 @@ from serving.settings import ServingSettings
 from serving.shelf import Shelf
 from serving.store.artifacts import ArtifactCache
 from serving.store.database import check, open_engine, upgrade
+from serving.store.feedback import FeedbackJournal
 from serving.store.guard import Guard
 from serving.store.inference_log import log_folder
 from serving.store.journal import Journal
@@ -69,11 +74,14 @@ from serving.store.registry import Registry, connect
 from serving.store.trail import Trail
 from serving.telemetry.counters import Statistics
 from serving.telemetry.inference_log import InferenceLog
+from serving.telemetry.joiner import Joiner
+from serving.telemetry.label_parts import LabelPartFolder
 from serving.telemetry.machine import Machine
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.parts import Keeping, PartFolder
 from serving.telemetry.recorder import Recorder
 from serving.telemetry.swaps import SwapTimes
+from serving.telemetry.version_facts import VersionFacts
 from serving.telemetry.writer import TelemetryWriter
 from serving.write_back import WriteBack
 
@@ -202,6 +210,12 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
         await keyring.refresh()
         preloader = Preloader(memory, partial(standing_of, models))
         loops = (follower, health, heartbeat, keyring, preloader)
+        journal_of_labels = FeedbackJournal(settings.serving_home)
+        feedback = Feedback(journal_of_labels)
+        stack.push_async_callback(feedback.close)
+        joiner = _joiner(settings, journal_of_labels, engine, models, metrics, clock)
+        joiner.start()
+        stack.push_async_callback(asyncio.to_thread, joiner.close)
         await _background(stack, *(loop.run() for loop in loops))
 
         metrics.ask_before_scrape(Gauges(metrics, memory, follower, clock).look)
@@ -215,6 +229,8 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             model_routes(ModelDetails(models, follower, knowledge, health, metrics), models),
             rollback_routes(rollbacks, models, overrides),
             audit_routes(ledger),
+            error_routes(ledger),
+            feedback_routes(feedback, clock),
             webhook_routes(Signature(secret_in(settings.webhook_secret_file), clock), follower.wake),
         ):
             framework.include_router(router)
@@ -269,6 +285,20 @@ def _inference_log(settings: ServingSettings, metrics: Metrics, ledger: Ledger, 
         chance=chance,
         on_trouble=lambda model, reason: ledger.notify(log_dropping(model, reason)),
     )
+
+
+def _joiner(
+    settings: ServingSettings,
+    journal: FeedbackJournal,
+    engine: Engine,
+    models: Mapping[str, FollowedModel],
+    metrics: Metrics,
+    clock: Clock,
+) -> Joiner:
+    folder, kept = log_folder(settings.home), timedelta(days=settings.log_retention_days)
+    label_parts = LabelPartFolder(folder, f"{socket.gethostname()}-{os.getpid()}", clock, kept)
+    known = VersionFacts(engine, models, clock)
+    return Joiner(folder, journal, engine, label_parts, known.of, metrics, clock, kept)
 
 
 def _prepare_store(url: str) -> None:

@@ -115,7 +115,8 @@ def test_windows_wait_for_a_store_that_is_away_and_are_all_written(desk: Desk) -
     desk.turn()
     assert desk.writer.problem is not None
     desk.turn(5)
-    assert (desk.writer.problem, desk.stored()) == (None, 5)
+    problem: str | None = desk.writer.problem
+    assert (problem, desk.stored()) == (None, 5)
     assert [desk.dropped(reason) for reason in ("store_away", "failed")] == [0, 0]
 
 
