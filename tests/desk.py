@@ -31,6 +31,7 @@ from serving.scores import Scores
 from serving.shadow import Copied, CopyLimits, Shadow
 from serving.telemetry.counters import Statistics
 from serving.telemetry.metrics import Metrics
+from serving.telemetry.recorder import Recorder
 from serving.watch import Evidence
 from tests.logged import inference_log, part_folder
 
@@ -109,11 +110,12 @@ def open_desk(tmp_path: Path) -> Desk:
     ejected: list[tuple[str, Evidence]] = []
     compared = Compared()
     clock = SystemClock()
+    recorder = Recorder(metrics, clock, worker="w1")
     scores = Scores(
         {"digits": model},
         lambda _, evidence: failing.append(evidence),
         lambda _, challenger, evidence: ejected.append((challenger.ref.version, evidence)),
-        metrics,
+        recorder,
         clock,
     )
     shadow = Shadow(compared, metrics, clock, CopyLimits(ratio=1.0, in_flight=2), Random(7))
@@ -121,7 +123,7 @@ def open_desk(tmp_path: Path) -> Desk:
         routes,
         scores,
         shadow,
-        metrics,
+        recorder,
         inference_log(part_folder(tmp_path), metrics),
         Statistics(clock),
         clock,
