@@ -16,6 +16,7 @@ from serving.api.keyring import AdminKeyFile, KeyMirror, Keyring
 from serving.app import Server, running
 from serving.core.errors import SignalboxError
 from serving.settings import ServingSettings
+from serving.wire import bounded
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,8 @@ def main() -> int:
         )
         logging.getLogger("httpx").setLevel(logging.WARNING)
         _refuse_open_door(settings)
+        if settings.tls is not None:
+            settings.tls.check()
         return uvloop.run(_serve(settings))
     except (SignalboxError, ValidationError) as error:
         print(f"serving cannot start: {error}", file=sys.stderr)
@@ -63,9 +66,9 @@ async def _start_rpc(settings: ServingSettings, server: Server, rpc: Any) -> Bes
     """The started gRPC server. A taken port is an error where somebody chose it, else gRPC is left out."""
     if rpc is None:
         return None
-    beside = rpc.RpcServer(server.backing)
+    beside = rpc.RpcServer(server.backing, max_calls=settings.max_connections)
     try:
-        await beside.start(settings.host, settings.grpc_port)
+        await beside.start(settings.host, settings.grpc_port, settings.tls)
     except SignalboxError as error:
         if "grpc_port" in settings.model_fields_set:
             raise
@@ -80,13 +83,15 @@ def _config(settings: ServingSettings, server: Server) -> uvicorn.Config:
         host=settings.host,
         port=settings.port,
         loop="none",
-        http="httptools",
+        http=bounded(settings.wire_limits),
         ws="none",
         lifespan="off",
         access_log=False,
         log_config=None,
         server_header=False,
         timeout_graceful_shutdown=round(settings.drain_seconds),
+        ssl_certfile=settings.tls_certificate,
+        ssl_keyfile=settings.tls_key,
     )
 
 
