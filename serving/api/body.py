@@ -17,10 +17,11 @@ class ClientGone(SignalboxError):
 
 async def read_body(receive: Receive, headers: Mapping[str, str], limit_bytes: int) -> bytes:
     """The whole body. A refused one is drained within bounds, so that plain clients read the answer."""
-    message = await receive()
-    if not message.get("more_body", True) and len(whole := message["body"]) <= limit_bytes:
-        return bytes(whole)
-    declared = headers.get("content-length", "")
+    message, declared = await receive(), headers.get("content-length", "")
+    if not message.get("more_body", True):
+        whole: bytes = message["body"]
+        if len(whole) <= limit_bytes and declared in ("", str(len(whole))):
+            return bytes(whole)
     too_large = declared.isdecimal() and int(declared) > limit_bytes
     pieces: list[bytes] = []
     size_bytes = 0
