@@ -70,8 +70,8 @@ from serving.store.trail import Trail
 from serving.telemetry.counters import Statistics
 from serving.telemetry.inference_log import InferenceLog
 from serving.telemetry.metrics import Metrics
+from serving.telemetry.occupancy import Occupancy
 from serving.telemetry.parts import Keeping, PartFolder
-from serving.telemetry.stuck import StuckThreads
 from serving.write_back import WriteBack
 
 log = logging.getLogger(__name__)
@@ -134,7 +134,7 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
         memory.tell(library.note_evicted)
         stack.push_async_callback(library.close)
         metrics, statistics, routes = Metrics(), Statistics(clock), Routes()
-        metrics.registry.register(StuckThreads(library.loaded))
+        metrics.registry.register(Occupancy(library.loaded))
         record = Record(settings.serving_home / "served.json")
         visibility = Visibility(models, record, routes, settings.cache_folder)
         guard = Guard(registry, engine, Leases(engine, clock))
