@@ -128,7 +128,7 @@ def test_version_never_reaches_traffic_when_its_self_test_fails(
         double.point("m", "2")
         serving.wait(lambda: serving.notices("version_refused", "m"), "it is refused", 30)
     [notice] = serving.notices("version_refused", "m")
-    assert reason in notice.facts["reason"]
+    assert reason in str(notice.facts["reason"])
     assert failed(traffic.samples) == []
     assert {sample.version for sample in traffic.samples} == {"1"}
     serving.assert_nothing_lost()
@@ -147,8 +147,8 @@ def test_version_is_refused_when_it_needs_more_memory_than_there_is(
         double.point("m", "2")
         serving.wait(lambda: serving.notices("version_refused", "m"), "it is refused", 30)
     [notice] = serving.notices("version_refused", "m")
-    assert "needs about 300 MB" in notice.facts["reason"]
-    assert "set SIGNALBOX_MEMORY_MB to 250 or more" in notice.facts["reason"]
+    assert "needs about 300 MB" in str(notice.facts["reason"])
+    assert "set SIGNALBOX_MEMORY_MB to 250 or more" in str(notice.facts["reason"])
     assert failed(traffic.samples) == []
     assert {sample.version for sample in traffic.samples} == {"1"}
     serving.assert_nothing_lost()
