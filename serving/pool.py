@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import cast
 
 from serving.batcher import DEFAULT_LIMITS, Batcher, BatchLimits, Execution, Timing
 from serving.breaker import Breaker
@@ -22,8 +23,9 @@ from serving.core.datatypes import Array
 from serving.core.errors import DeadlineExceeded, ModelFailed, Overloaded, VersionUnresponsive
 from serving.core.model import VersionRef
 from serving.formats.artifact import Artifact
-from serving.formats.loader import LoadedModel
+from serving.formats.loader import Interruptible, LoadedModel
 from serving.formats.selftest import SelfTest
+from serving.promptness import Promptness, Watchdog
 from serving.runners import Runners
 from serving.store.registry import ModelVersion
 
@@ -81,6 +83,7 @@ class LoadedVersion:
         loading: Loading = Loading(),
         batch_limits: BatchLimits = DEFAULT_LIMITS,
         clock: Clock | None = None,
+        watchdog: Watchdog | None = None,
     ) -> None:
         self.provenance = provenance
         self.artifact = artifact
@@ -99,7 +102,10 @@ class LoadedVersion:
             batch_limits,
             self.breaker,
             is_joinable=loading.is_joinable,
-            watch=lambda execution: self.on_execution(execution),
+            watch=self._note,
+        )
+        self._promptness = (
+            Promptness(watchdog) if watchdog is not None and isinstance(model, Interruptible) else None
         )
         self._guard = threading.Lock()
         self._uses = 0
@@ -138,6 +144,11 @@ class LoadedVersion:
     def is_awake(self) -> bool:
         return self._is_awake
 
+    @property
+    def is_retired(self) -> bool:
+        """Whether it is leaving service: only what turned to it already is still answered."""
+        return self._is_retired
+
     def woken_by(self, wake: Callable[["LoadedVersion"], Awaitable[None]]) -> None:
         """Who loads the model again when it is needed; without that, it never sleeps."""
         self._wake = wake
@@ -158,6 +169,26 @@ class LoadedVersion:
                 self._waking = asyncio.create_task(self._woken())
                 self._waking.add_done_callback(self._forget_waking)
             await asyncio.shield(self._waking)
+
+    def at_once(self, inputs: Tensors, timing: Timing) -> dict[str, Array] | None:
+        """The outputs of a model so quick that no thread is worth it; None where it is for `run` to answer.
+
+        Raises `ModelFailed` as `run` does.
+        """
+        promptness = self._promptness
+        if promptness is None or self._gate is not None or not promptness.allows(inputs):
+            return None
+        self._enter()
+        try:
+            if not self._is_awake or self._is_closed:
+                return None
+            outputs = promptness.run(cast(Interruptible, self.model), inputs, timing)
+            self.requests += outputs is not None
+            return outputs
+        except Exception as error:  # the edge to foreign code, as below
+            raise self._failed(f"{type(error).__name__}: {error}") from error
+        finally:
+            self._release()
 
     async def run(
         self, inputs: Tensors, deadline: float | None = None, timing: Timing | None = None
@@ -260,6 +291,11 @@ class LoadedVersion:
         self._waking = None
         if not waking.cancelled():
             waking.exception()  # whoever waited has it; nobody may have
+
+    def _note(self, execution: Execution) -> None:
+        if self._promptness is not None and execution.error is None:
+            self._promptness.note(execution.size_bytes, execution.seconds)
+        self.on_execution(execution)
 
     def _failed(self, problem: str) -> ModelFailed:
         return ModelFailed(problem, model=self.ref.model, version=self.ref.version)

@@ -1,14 +1,17 @@
 """Settings of the serving process; the only reader of the environment on this side."""
 
+from datetime import timedelta
 from functools import cached_property
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from serving.batcher import BatchLimits
 from serving.core.budget import Limits
+from serving.shadow import CopyLimits
+from serving.store.downsampling import Kept
 from serving.store.settings import StoreSettings
 from serving.telemetry.columns import Privacy
 from serving.tls import TlsFiles
@@ -85,6 +88,16 @@ class ServingSettings(StoreSettings):
         512, gt=0, description="Requests that may wait for one model; one more is answered with 503."
     )
     max_waiting_mb: int = Field(256, gt=0, description="Inputs that may wait for one model, in MB.")
+    shadow_ratio: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="Share of answers copied to alias shadow, and between champion and challenger while "
+        "traffic is split, to compare them; for these two the traffic tag's compare_percent holds if set.",
+    )
+    shadow_in_flight: int = Field(
+        8, gt=0, description="Copies that may be under way at once; more are dropped and counted."
+    )
     log_sampling_ratio: float = Field(
         1.0, ge=0, le=1, description="Share of requests written to the inference log; 0 switches it off."
     )
@@ -99,7 +112,20 @@ class ServingSettings(StoreSettings):
     log_hash: str = Field(
         "", description="Comma-separated globs of inference log columns written as SHA-256 of their value."
     )
+    telemetry: bool = Field(
+        True, description="Count requests, times and failures per version, for /metrics and the store."
+    )
+    telemetry_seconds_hours: float = Field(
+        2.0, gt=0, description="How long telemetry is kept per second; after that per minute."
+    )
+    telemetry_minutes_days: float = Field(
+        2.0, gt=0, description="How long telemetry is kept per minute; after that per hour."
+    )
+    telemetry_hours_days: float = Field(90.0, gt=0, description="How long telemetry is kept per hour.")
     log_level: str = Field("info", description="Log level of the serving process.")
+    log_format: Literal["text", "json"] = Field(
+        "text", description="Form of the log: `text` for people, `json` for one object a line."
+    )
 
     @property
     def memory_limits(self) -> Limits:
@@ -109,6 +135,10 @@ class ServingSettings(StoreSettings):
             max_count=self.max_models or None,
             min_residency_seconds=self.min_residency_seconds,
         )
+
+    @property
+    def copy_limits(self) -> CopyLimits:
+        return CopyLimits(self.shadow_ratio, self.shadow_in_flight)
 
     @property
     def batch_limits(self) -> BatchLimits:
@@ -156,6 +186,14 @@ class ServingSettings(StoreSettings):
     def log_privacy(self) -> Privacy:
         """Which columns of the inference log are left out or hashed."""
         return Privacy(drop=_globs(self.log_drop), hash=_globs(self.log_hash))
+
+    @property
+    def telemetry_kept(self) -> Kept:
+        return Kept(
+            timedelta(hours=self.telemetry_seconds_hours),
+            timedelta(days=self.telemetry_minutes_days),
+            timedelta(days=self.telemetry_hours_days),
+        )
 
     @property
     def key_mirror_file(self) -> Path:

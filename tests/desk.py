@@ -4,6 +4,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
 from time import monotonic
 from typing import Any, cast
 
@@ -19,15 +20,18 @@ from serving.core.clock import SystemClock
 from serving.core.datatypes import Array
 from serving.core.errors import InvalidRequest
 from serving.core.health import Status
-from serving.core.model import TensorSpec
 from serving.followed import FollowedModel
+from serving.formats.loader import LoadedModel
 from serving.inference import Answer, Inference
 from serving.pool import LoadedVersion
 from serving.protocol.infer import InferEndpoint
 from serving.protocol.scoring import ScoringEndpoint
 from serving.routes import Routes
+from serving.scores import Scores
+from serving.shadow import Copied, CopyLimits, Shadow
 from serving.telemetry.counters import Statistics
 from serving.telemetry.metrics import Metrics
+from serving.telemetry.recorder import Recorder
 from serving.watch import Evidence
 from tests.logged import inference_log, part_folder
 
@@ -46,6 +50,16 @@ class Hangs:
 
 
 @dataclass
+class Compared:
+    """Takes what came of copies and keeps it."""
+
+    copies: list[Copied] = field(default_factory=list)
+
+    async def add(self, copied: Copied) -> None:
+        self.copies.append(copied)
+
+
+@dataclass
 class Desk:
     """The use case over scripted versions, and what it reported."""
 
@@ -53,7 +67,10 @@ class Desk:
     model: FollowedModel
     routes: Routes
     metrics: Metrics
-    failing: list[Evidence] = field(default_factory=list)
+    failing: list[Evidence]
+    ejected: list[tuple[str, Evidence]]
+    compared: "Compared"
+    shadow: Shadow
 
     def install(self, champion: LoadedVersion, previous: LoadedVersion | None = None) -> None:
         self.model.served["champion"] = champion
@@ -61,14 +78,20 @@ class Desk:
         self.routes.publish("digits", self.model.routes())
 
     async def ask(
-        self, *, address: str | None = None, seconds: float = 20.0, finite: bool = True, array: Array = X
+        self,
+        *,
+        address: str | None = None,
+        key: str | None = None,
+        seconds: float = 20.0,
+        finite: bool = True,
+        array: Array = X,
     ) -> Answer:
-        def read(specs: tuple[TensorSpec, ...]) -> dict[str, Array]:
-            if [spec.name for spec in specs] != ["x"]:
+        def read(model: LoadedModel) -> dict[str, Array]:
+            if [spec.name for spec in model.inputs] != ["x"]:
                 raise InvalidRequest("unknown input", tensor="x")
             return {"x": array}
 
-        route = self.inference.route("digits", address)
+        route = self.inference.route("digits", address, key)
         return await self.inference.infer(
             route, read, deadline=monotonic() + seconds, request_id="r-1", finite=finite
         )
@@ -84,16 +107,28 @@ def open_desk(tmp_path: Path) -> Desk:
     """A desk without versions; its inference log takes records and writes none."""
     metrics, routes, model = Metrics(), Routes(), FollowedModel("digits")
     failing: list[Evidence] = []
-    inference = Inference(
-        routes,
+    ejected: list[tuple[str, Evidence]] = []
+    compared = Compared()
+    clock = SystemClock()
+    recorder = Recorder(metrics, clock, worker="w1")
+    scores = Scores(
         {"digits": model},
         lambda _, evidence: failing.append(evidence),
-        metrics,
-        inference_log(part_folder(tmp_path), metrics),
-        Statistics(SystemClock()),
-        SystemClock(),
+        lambda _, challenger, evidence: ejected.append((challenger.ref.version, evidence)),
+        recorder,
+        clock,
     )
-    return Desk(inference, model, routes, metrics, failing)
+    shadow = Shadow(compared, metrics, clock, CopyLimits(ratio=1.0, in_flight=2), Random(7))
+    inference = Inference(
+        routes,
+        scores,
+        shadow,
+        recorder,
+        inference_log(part_folder(tmp_path), metrics),
+        Statistics(clock),
+        clock,
+    )
+    return Desk(inference, model, routes, metrics, failing, ejected, compared, shadow)
 
 
 async def nothing_behind(scope: object, receive: object, send: object) -> None:

@@ -6,6 +6,7 @@ seconds; when it is away the answer says so and holds what is known.
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import orjson
@@ -20,6 +21,8 @@ from serving.followed import FollowedModel
 from serving.follower import Follower
 from serving.health import Health
 from serving.pool import LoadedVersion
+from serving.splits import Splits
+from serving.store.observed import NOT_OBSERVED
 from serving.store.registry import ModelVersion
 from serving.store.version_reports import VersionReports
 from serving.telemetry.metrics import Metrics
@@ -32,11 +35,13 @@ class ModelDetails:
         self,
         models: Mapping[str, FollowedModel],
         follower: Follower,
+        splits: Splits,
         knowledge: Knowledge,
         health: Health,
         metrics: Metrics,
     ) -> None:
         self._models = models
+        self._splits = splits
         self._follower = follower
         self._knowledge = knowledge
         self._health = health
@@ -60,6 +65,7 @@ class ModelDetails:
             "tags": tags,
             "aliases": self._aliases(model),
             "previous": model.previous.ref.version if model.previous else None,
+            "traffic": self._traffic(model),
             "watched_until": model.watch.until.isoformat() if model.watch else None,
             "registry_stale": stale,
             "notes": self._notes(subjects),
@@ -83,6 +89,7 @@ class ModelDetails:
         told = detailed([registered for _, registered, _ in known if registered is not None], in_use)
         runs = await self._knowledge.runs(told, stale)
         reports = await self._knowledge.reports(model.name, told)
+        seen = await self._knowledge.observed(model.name, model.registered)
         numbers = in_use | {version.ref.version for version in told}
         refusals = {refusal.key.ref.version: refusal.reason for refusal in model.refusals.values()}
         active = model.champion.ref.version if model.champion is not None else None
@@ -94,6 +101,7 @@ class ModelDetails:
                 run=runs.get(registered.run_id) if registered else None,
                 reports=reports.get(number, VersionReports()),
                 tally=self._metrics.tally(VersionRef(model.name, number)),
+                seen=seen.get(number, NOT_OBSERVED),
                 is_active=number == active,
                 is_told=number in numbers,
                 health=str(self._health.status_of(model.name)) if number == active else None,
@@ -115,6 +123,15 @@ class ModelDetails:
                 "reason": refusal.reason if refusal else None,
             }
         return entries
+
+    def _traffic(self, model: FollowedModel) -> dict[str, Any]:
+        """The tag as it is wanted, the split that requests meet, and why they differ."""
+        split = model.shown_split
+        return {
+            "wanted": model.registered.tags.get(Tag.TRAFFIC) if model.registered else None,
+            "served": asdict(split) if split else None,
+            "reason": self._splits.explain(model),
+        }
 
     def _known(
         self, model: FollowedModel, listed: Sequence[ModelVersion]
