@@ -3,11 +3,13 @@
 import asyncio
 import gc
 import logging
+import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Any, Protocol, cast
+from typing import Any, NoReturn, Protocol, cast
 
 import uvicorn
 import uvloop
@@ -143,5 +145,17 @@ def _refuse_open_door(settings: ServingSettings) -> None:
         )
 
 
+def _leave(code: int) -> NoReturn:
+    """End the process, everything being closed. A thread that a model never returns would end it badly:
+    it cannot be joined, and torch aborts when the interpreter takes its leave around it.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if any(thread.daemon for thread in threading.enumerate()):
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _leave(main())

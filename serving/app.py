@@ -86,9 +86,9 @@ from serving.telemetry.joiner import Joiner
 from serving.telemetry.label_parts import LabelPartFolder
 from serving.telemetry.machine import Machine
 from serving.telemetry.metrics import Metrics
+from serving.telemetry.occupancy import Occupancy
 from serving.telemetry.parts import Keeping, PartFolder
 from serving.telemetry.recorder import Recorder
-from serving.telemetry.stuck import StuckThreads
 from serving.telemetry.swaps import SwapTimes
 from serving.telemetry.version_facts import VersionFacts
 from serving.telemetry.writer import TelemetryWriter
@@ -160,7 +160,7 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
         memory.tell(evicted(metrics, library.note_evicted))
         stack.push_async_callback(library.close)
         statistics, routes = Statistics(clock), Routes()
-        metrics.registry.register(StuckThreads(library.loaded))
+        metrics.registry.register(Occupancy(library.loaded))
         record = Record(settings.serving_home / "served.json")
         visibility = Visibility(models, record, routes, settings.cache_folder)
         guard = Guard(registry, engine, Leases(engine, clock))

@@ -286,8 +286,7 @@ def _is_awaited(batch: Sequence[Ticket], now: float) -> bool:
 
 def _stamp(batch: Sequence[Ticket], begun_ns: int) -> None:
     done_ns, rows = time.perf_counter_ns(), sum(ticket.rows or 1 for ticket in batch)
-    for number, ticket in enumerate(batch):
-        timing = ticket.timing
+    for number, timing in enumerate(ticket.timing for ticket in batch):
         timing.begun_ns, timing.done_ns = begun_ns, done_ns
         timing.executed_rows, timing.leads = rows, number == 0
 

@@ -24,7 +24,7 @@ _KNOWN = {"model": "whole", "version": "1"}
 
 
 def explore(url: str, key: str, *, examples: int, chosen_seed: int) -> dict[str, Counter[int]]:
-    """Statuses by operation: of `examples` allowed requests, some about a model there is, and forbidden ones."""
+    """Statuses by operation: of `examples` allowed requests, as many for a known model, as many forbidden."""
     document = requests.get(f"{url}/openapi.json", timeout=_TIMEOUT_SECONDS).json()
     schema = schemathesis.openapi.from_dict(document)
     schema.config.update(base_url=url)

@@ -1,4 +1,4 @@
-"""Threads that never came back from a model, and versions that are not asked because of it, on `/metrics`."""
+"""On `/metrics`: how busy each version is, how many of its threads never came back, whether it is asked."""
 
 from collections.abc import Callable, Iterable
 
@@ -8,7 +8,7 @@ from prometheus_client.registry import Collector
 from serving.pool import LoadedVersion
 
 
-class StuckThreads(Collector):
+class Occupancy(Collector):
     """Looks when it is scraped, on the event loop's thread."""
 
     def __init__(self, versions: Callable[[], list[LoadedVersion]]) -> None:
@@ -18,16 +18,18 @@ class StuckThreads(Collector):
         return self._families()
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
-        threads, circuits = self._families()
+        uses, threads, circuits = self._families()
         for version in self._versions():
             labels = (version.ref.model, version.ref.version)
+            uses.add_metric(labels, version.uses)
             threads.add_metric(labels, version.breaker.stuck_threads)
             circuits.add_metric(labels, version.breaker.is_open)
-        return threads, circuits
+        return uses, threads, circuits
 
-    def _families(self) -> tuple[GaugeMetricFamily, GaugeMetricFamily]:
+    def _families(self) -> tuple[GaugeMetricFamily, GaugeMetricFamily, GaugeMetricFamily]:
         labels = ("model", "version")
         return (
+            GaugeMetricFamily("signalbox_requests_in_use", "Requests computed or waiting.", labels=labels),
             GaugeMetricFamily("signalbox_stuck_threads", "Threads a model does not return.", labels=labels),
             GaugeMetricFamily(
                 "signalbox_circuit_open", "1 while a version is not asked because it is stuck.", labels=labels
