@@ -250,6 +250,24 @@ keys = Table(
     UniqueConstraint("digest", name="uq_keys_digest"),
 )
 
+comparisons = Table(
+    "comparisons",
+    metadata,
+    Column("model", String(512), nullable=False),
+    Column("champion", String(64), nullable=False),
+    Column("other", String(64), nullable=False),
+    Column("role", String(16), nullable=False),
+    # 1 where the other version answered the caller and the champion got the copy.
+    Column("is_control", Integer, nullable=False),
+    Column("minute", String(32), nullable=False),
+    # Each worker has rows of its own, so that writing one again changes nothing.
+    Column("worker", String(256), nullable=False),
+    Column("body", Text, nullable=False),
+    PrimaryKeyConstraint(
+        "model", "minute", "champion", "other", "role", "is_control", "worker", name="pk_comparisons"
+    ),
+)
+Index("ix_comparisons_minute", comparisons.c.minute)
 telemetry = Table(
     "telemetry",
     metadata,
@@ -263,7 +281,7 @@ telemetry = Table(
     Column("requests", BigInteger, nullable=False),
     Column("answered_rows", BigInteger, nullable=False),
     Column("faults", BigInteger, nullable=False),
-    Column("labelled", BigInteger, nullable=False),
+    Column("has_labels", Integer, nullable=False),
     Column("body", Text, nullable=False),
     PrimaryKeyConstraint(
         "model", "version", "variant", "step_seconds", "start", "worker", name="pk_telemetry"
@@ -300,29 +318,21 @@ failures = Table(
 )
 Index("ix_failures_model", failures.c.model, failures.c.last_seen_at)
 
-label_batches = Table(
-    "label_batches",
+labels = Table(
+    "labels",
     metadata,
-    Column("batch", String(64), nullable=False),
-    Column("counted_at", String(32), nullable=False),
-    PrimaryKeyConstraint("batch", name="pk_label_batches"),
-)
-
-comparisons = Table(
-    "comparisons",
-    metadata,
+    Column("request_id", String(128), nullable=False),
+    Column("row", Integer, nullable=False),
     Column("model", String(512), nullable=False),
-    Column("champion", String(64), nullable=False),
-    Column("other", String(64), nullable=False),
-    Column("role", String(16), nullable=False),
-    # 1 where the other version answered the caller and the champion got the copy.
-    Column("is_control", Integer, nullable=False),
-    Column("minute", String(32), nullable=False),
-    # Each worker has rows of its own, so that writing one again changes nothing.
-    Column("worker", String(256), nullable=False),
-    Column("body", Text, nullable=False),
-    PrimaryKeyConstraint(
-        "model", "minute", "champion", "other", "role", "is_control", "worker", name="pk_comparisons"
-    ),
+    Column("version", String(64), nullable=False),
+    Column("variant", String(16), nullable=False),
+    Column("label", Text, nullable=False),
+    Column("said", Text),
+    Column("scored", Text, nullable=False),
+    Column("at", String(32), nullable=False),
+    Column("answered_at", String(32), nullable=False),
+    Column("replaced", Integer, nullable=False),
+    PrimaryKeyConstraint("request_id", "row", "model", "version", "variant", name="pk_labels"),
 )
-Index("ix_comparisons_minute", comparisons.c.minute)
+Index("ix_labels_age", labels.c.at)
+Index("ix_labels_model", labels.c.model, labels.c.version, labels.c.at)
