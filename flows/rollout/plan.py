@@ -5,69 +5,21 @@ calls again. Time counts as observation only while every worker follows the spli
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
-from enum import StrEnum
 
 from flows.rollout import verify
+from flows.rollout.facts import Act, Decision, Facts, Subject
 from flows.rollout.judge import Judgement
 from flows.rollout.measurement import Verdict
 from flows.rollout.outcome import Verdict as End
 from flows.rollout.policy import Spec
 from flows.rollout.status import Hold, Status, Step
-from flows.rollout.verify import Applied
 from serving.store.rollouts import Asked, Command
 
 # A longer pause between two looks is an outage of the watcher.
 LONGEST_LOOK_SECONDS = 10.0
 FOLLOW_SECONDS = 60.0
-
-
-class Act(StrEnum):
-    """What to do once the decision's status is stored."""
-
-    WAIT = "wait"
-    NAME = "name"
-    SET = "set"
-    REST = "rest"
-    PASS = "pass"
-    END = "end"
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """Whose rollout it is; `champion` is the version it began beside."""
-
-    rollout: str
-    model: str
-    version: str
-    champion: str
-
-
-@dataclass(frozen=True, slots=True)
-class Named:
-    """What the registry shows."""
-
-    champion: str | None
-    challenger: str | None
-    tag: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What was seen in one look; None where it could not be told. `ejected` is serving's reason."""
-
-    named: Named | None
-    follows: Applied
-    judgement: Judgement | None = None
-    ejected: str | None = None
-    asked: Asked | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    status: Status
-    act: Act
 
 
 def advance(subject: Subject, spec: Spec, status: Status, facts: Facts, now: datetime) -> Decision:

@@ -12,6 +12,7 @@ from scipy.special import betaincc, betaln
 from scipy.stats import beta, binom
 
 _LEAST_HITS = 5
+_LEAST_FAULTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,9 @@ def is_worse(champion: Count, challenger: Count, tau: float, alpha: float) -> bo
     """
     is_normal = challenger.hits >= _LEAST_HITS
     by_rate = is_normal and compare(champion, challenger, tau).is_worse(alpha)
-    return by_rate or faults_of_challenger(champion, challenger).is_worse(alpha / 10)
+    # Faults may be counted before the answers of slower requests are: one or two say nothing of a share.
+    is_counted = challenger.hits >= _LEAST_FAULTS
+    return by_rate or (is_counted and faults_of_challenger(champion, challenger).is_worse(alpha / 10))
 
 
 def ratio_bounds(count: Count, alpha: float) -> tuple[float, float]:

@@ -11,11 +11,11 @@ from dataclasses import replace
 from flows.rollout import plan, verify
 from flows.rollout.direct import DirectPromotion
 from flows.rollout.evidence import EvidenceSource, Span, StoredEvidence
+from flows.rollout.facts import Act, Decision, Facts, Named, Subject
 from flows.rollout.judge import Judgement, judge
 from flows.rollout.keeper import Keeper
 from flows.rollout.outcome import Outcome, Verdict, notice_of_rest
 from flows.rollout.parts import Parts
-from flows.rollout.plan import Act, Decision, Facts, Named, Subject
 from flows.rollout.policy import Spec
 from flows.rollout.status import Status, Step
 from serving.core.errors import NotServed, RegistryUnavailable

@@ -9,20 +9,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from hypothesis.strategies import sampled_from
 
 from flows.rollout import verify
+from flows.rollout.facts import Act, Decision, Facts, Named, Subject
 from flows.rollout.judge import Judgement, Shift
 from flows.rollout.measurement import Verdict
 from flows.rollout.outcome import Verdict as End
-from flows.rollout.plan import (
-    FOLLOW_SECONDS,
-    Act,
-    Decision,
-    Facts,
-    Named,
-    Subject,
-    advance,
-    was_named,
-    was_set,
-)
+from flows.rollout.plan import FOLLOW_SECONDS, advance, was_named, was_set
 from flows.rollout.policy import Spec, Usual, plan_of
 from flows.rollout.status import Hold, Status, Step
 from flows.rollout.verify import Applied

@@ -55,6 +55,8 @@ def test_little_worse_version_is_not_taken_for_a_bad_one() -> None:
         pytest.param(Count(20, 1000), Count(1, 50), False, id="equal"),
         pytest.param(Count(20, 1000), Count(0, 50), False, id="better"),
         pytest.param(Count(0, 950), Count(2, 50), False, id="two-faults-may-be-chance"),
+        pytest.param(Count(0, 1200), Count(2, 2), False, id="two-faults-before-any-answer"),
+        pytest.param(Count(0, 1200), Count(3, 3), True, id="three-faults-before-any-answer"),
         pytest.param(Count(0, 950), Count(3, 50), True, id="three-of-three-faults-in-a-twentieth"),
         pytest.param(Count(0, 100), Count(10, 100), False, id="ten-in-a-half"),
         pytest.param(Count(0, 100), Count(11, 100), True, id="eleven-in-a-half"),

@@ -318,6 +318,22 @@ def test_rollout_is_superseded_when_challenger_names_another_version(
     assert registrar.named(MODEL, "challenger") == "3"
 
 
+@pytest.mark.fault("F8")
+def test_second_request_joins_or_is_told_who_is_in_the_way(
+    line: Line, registrar: Registrar, witness: Witness
+) -> None:
+    """One rollout per model: of the same plan it is joined, another plan or version has to wait."""
+    first = enter(line)
+    assert enter(line).id == first.id
+    other_plan = replace(line.ask("2"), strategy="staged", policy={"stages": [100]})
+    for asked in (other_plan, replace(line.ask("3"), strategy="staged")):
+        found = record(line.engine, line.registry, asked, line.clock)
+        assert isinstance(found, Outcome)
+        assert found.verdict is Verdict.BUSY
+    assert line.carry_on(first).verdict is Verdict.PROMOTED
+    assert len(line.rollouts()) == 1
+
+
 def test_first_champion_is_promoted_without_stages(
     line: Line, registrar: Registrar, witness: Witness
 ) -> None:
