@@ -13,6 +13,7 @@ import uvicorn
 import uvloop
 from pydantic import ValidationError
 
+from serving import logs
 from serving.api.keyring import AdminKeyFile, KeyMirror, Keyring
 from serving.app import Server, running
 from serving.core.errors import SignalboxError
@@ -25,10 +26,7 @@ def main() -> int:
     """The process's exit code."""
     try:
         settings = ServingSettings()
-        logging.basicConfig(
-            level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s"
-        )
-        logging.getLogger("httpx").setLevel(logging.WARNING)
+        logs.set_up(settings.log_level, settings.log_format)
         _refuse_open_door(settings)
         return uvloop.run(_serve(settings))
     except (SignalboxError, ValidationError) as error:

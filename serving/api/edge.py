@@ -16,6 +16,7 @@ from serving.api.body import ClientGone, Message, Receive
 from serving.api.encoding import read_content
 from serving.api.errors import Failure, failure_of
 from serving.core.errors import SignalboxError
+from serving.logs import bound_request
 from serving.protocol.infer import InferEndpoint
 from serving.protocol.scoring import ScoringEndpoint
 
@@ -60,6 +61,7 @@ class Edge:
             return
         headers = _headers(scope)
         request_id = _request_id(headers)
+        bound_request.set(request_id)
         sending = _Sending(send)
         try:
             await self._handle(scope, headers, request_id, receive, sending)

@@ -14,6 +14,7 @@ import grpc
 
 from serving.api.access import Access
 from serving.api.errors import Failure, failure_of
+from serving.logs import bound_request
 from serving.rpc.calls import Caller
 from serving.rpc.generated import inference_pb2 as pb
 
@@ -46,6 +47,7 @@ class Door:
         async def pass_through(message: Any, context: Context) -> Any:
             metadata = _metadata(context)
             caller = Caller("", _request_id(metadata), context.time_remaining())
+            bound_request.set(caller.request_id)
             try:
                 caller.actor = self._admitted(*twin(message), metadata, context)
                 answer = await call(message, caller)

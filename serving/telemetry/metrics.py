@@ -125,6 +125,11 @@ class Metrics:
             ("reason",),
             registry=registry,
         )
+        self.telemetry_waiting = Gauge(
+            "signalbox_telemetry_waiting_windows",
+            "Windows that wait for a store that does not take them.",
+            registry=registry,
+        )
         self.labels = Counter(
             "signalbox_feedback_labels",
             "Labels by what became of them.",
