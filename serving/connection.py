@@ -1,177 +1,101 @@
-"""One HTTP connection: inference is answered as soon as its body is complete, all else is uvicorn's.
+"""One HTTP connection that answers an inference request on the spot where nothing has to be waited for.
 
-uvicorn starts a task per request and hands it the body and takes the answer piece by piece, which costs
-more than a small model. A POST to an inference path that says how long it is gets its turn here: run on
-the spot as far as it goes, which is to the end for a model that answers at once, and as a task from where
-it must wait.
+uvicorn starts a task per request, hands it the body and takes the answer piece by piece, which together
+costs more than a small model. Here a short POST to an inference path is read whole first and offered to
+the application's `at_once`. What that leaves, and every other request, goes uvicorn's way.
 """
 
-import asyncio
-import logging
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable
 from typing import Any, cast
 
-import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from serving.api.body import Message
+from serving.api.reply import Headers, Reply
 
-log = logging.getLogger(__name__)
+AtOnce = Callable[[dict[str, object], bytes], Reply | None]
 
-_INFERENCE = (b"/infer", b"/invocations")
-# Beyond this a body comes in pieces, so that what is refused need not be held.
-_MAX_BYTES = 16 << 20
+_INFERENCE = b"/infer"
+# Longer bodies come in pieces, which are counted before they are put together.
+_MAX_BYTES = 1 << 20
 _ONE_WRITE_BYTES = 1 << 16
 # A body of unknown length, one that waits to be asked for, and a proxy's word for whom it speaks.
-_NOT_SHORT = frozenset({b"transfer-encoding", b"expect", b"x-forwarded-for", b"x-forwarded-proto"})
+_NOT_SHORT = frozenset(
+    {b"transfer-encoding", b"expect", b"upgrade", b"x-forwarded-for", b"x-forwarded-proto"}
+)
 
 
 class Turn:
-    """One request and its answer, in the place of uvicorn's cycle. Its body is given as one message."""
+    """One request while it is read and answered on the spot, in the place of uvicorn's cycle."""
 
-    def __init__(self, connection: "Connection", scope: dict[str, Any], keep_alive: bool) -> None:
-        self._connection = connection
+    __slots__ = (
+        "disconnected",
+        "keep_alive",
+        "message_event",
+        "pieces",
+        "response_complete",
+        "response_started",
+        "scope",
+    )
+
+    def __init__(self, scope: dict[str, object], *, keep_alive: bool) -> None:
         self.scope = scope
-        self.keep_alive = keep_alive
         self.pieces: list[bytes] = []
-        self.task: asyncio.Task[None] | None = None
-        # As uvicorn's cycle has them: its protocol looks at these.
-        self.disconnected = False
-        self.response_complete = False
-        self.message_event = asyncio.Event()
-        self._is_read = False
-        self._head: Message | None = None
+        # What uvicorn's protocol looks at and sets.
+        self.keep_alive = keep_alive
+        self.response_started = self.response_complete = self.disconnected = False
+        self.message_event = self
 
-    async def receive(self) -> Message:
-        if not self._is_read:
-            self._is_read = True
-            pieces, self.pieces = self.pieces, []
-            body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-            return {"type": "http.request", "body": body, "more_body": False}
-        if not self.disconnected and not self.response_complete:
-            await self.message_event.wait()
-        return {"type": "http.disconnect"}
-
-    async def send(self, message: Message) -> None:
-        """Head and body leave together, so the body must be whole."""
-        if self._head is None:
-            self._head = message
-            return
-        connection = self._connection
-        if connection.flow.write_paused and not self.disconnected:
-            await connection.flow.drain()
-        if self.disconnected or self.response_complete:
-            return
-        body = message["body"]
-        head = _head(self._head, connection.server_state.default_headers, self.keep_alive)
-        if len(body) <= _ONE_WRITE_BYTES:
-            connection.transport.write(head + body)
-        else:
-            connection.transport.write(head)
-            connection.transport.write(body)
-        self.response_complete = True
-        self.message_event.set()
-        if not self.keep_alive:
-            connection.transport.close()
-        connection.on_response_complete()
-
-    def begin(self) -> None:
-        """Run the application until it must wait, and the rest of it as a task."""
-        connection = self._connection
-        # Not `connection.app`: uvicorn has wrapped that, to look for a proxy's headers.
-        application = cast(Any, connection.config.app)
-        coroutine: Coroutine[Any, Any, None] = application(self.scope, self.receive, self.send)
-        try:
-            awaited = coroutine.send(None)
-        except StopIteration:
-            return
-        except Exception:  # the edge has answered for everything it knows
-            self._broken()
-            return
-        self.task = connection.loop.create_task(self._rest(coroutine, awaited))
-        connection.tasks.add(self.task)
-        self.task.add_done_callback(connection.tasks.discard)
-
-    async def _rest(self, coroutine: Coroutine[Any, Any, None], awaited: Any) -> None:
-        try:
-            await _Rest(coroutine, awaited)
-        except Exception:  # as above
-            self._broken()
-
-    def _broken(self) -> None:
-        log.exception("application_failed")
-        self._connection.transport.close()
+    def set(self) -> None:
+        """In the place of an event: nobody waits for it."""
 
 
-class _Rest:
-    """A coroutine that was begun outside of its task, to be awaited in it."""
+class DirectConnection(HttpToolsProtocol):
+    """Confined to the event loop's thread."""
 
-    def __init__(self, coroutine: Coroutine[Any, Any, None], awaited: Any) -> None:
-        self._coroutine = coroutine
-        self._awaited = awaited
-
-    def __await__(self) -> Generator[Any, Any, None]:
-        awaited = self._awaited
-        try:
-            while True:
-                try:
-                    # The first wait may be over already: a bare yield asks for the next turn of the loop.
-                    given = yield awaited
-                except BaseException as raised:  # a cancellation goes to where the coroutine waits
-                    awaited = self._coroutine.throw(raised)
-                else:
-                    awaited = self._coroutine.send(given)
-        except StopIteration:
-            return
-
-
-class Connection(HttpToolsProtocol):
-    """For `uvicorn.Config(http=Connection)`."""
-
-    _turn: Turn | None = None
-    _quiet_since = 0.0
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        # Not of `self.app`, which uvicorn has wrapped to look for a proxy's headers.
+        self._at_once: AtOnce | None = getattr(self.config.app, "at_once", None)
+        self._quiet_since = 0.0
+        self.turn: Turn | None = None
 
     def on_headers_complete(self) -> None:
-        if not self._is_inference():
-            self._turn = None
+        if not self._is_short():
+            self.turn = None
             super().on_headers_complete()
             return
-        scope = cast("dict[str, Any]", self.scope)
-        path = self.url.decode("ascii")
-        scope["method"], scope["path"], scope["raw_path"] = "POST", path, self.url
+        scope = cast("dict[str, object]", self.scope)
+        scope["method"], scope["path"], scope["raw_path"] = "POST", self.url.decode("ascii"), self.url
         scope["query_string"] = b""
-        self._turn = Turn(self, scope, self.parser.should_keep_alive())
-        self.cycle = cast(Any, self._turn)
+        self.turn = Turn(scope, keep_alive=self.parser.should_keep_alive())
+        self.cycle = cast(Any, self.turn)
 
     def on_body(self, body: bytes) -> None:
-        if self._turn is None:
+        if self.turn is None:
             super().on_body(body)
         else:
-            self._turn.pieces.append(body)
+            self.turn.pieces.append(body)
 
     def on_message_complete(self) -> None:
-        if self._turn is None:
+        turn, self.turn = self.turn, None
+        if turn is None:
             super().on_message_complete()
-        else:
-            self._turn.begin()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        turn = self._turn
-        super().connection_lost(exc)
-        if turn is not None and turn.task is not None:
-            # Nobody waits for the answer any more. Later, so that the task has begun and can tidy up.
-            self.loop.call_soon(turn.task.cancel)
+        elif not turn.disconnected:
+            body = turn.pieces[0] if len(turn.pieces) == 1 else b"".join(turn.pieces)
+            reply = self._at_once(turn.scope, body) if self._at_once is not None else None
+            if reply is None:
+                self._go_the_long_way(turn, body)
+            else:
+                self._send(turn, reply)
 
     def data_received(self, data: bytes) -> None:
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserError:
-            self.send_400_response("Invalid HTTP request received.")
-        except httptools.HttpParserUpgrade:
-            self._unsupported_upgrade_warning()
+        """As the base class, but the timer of a quiet connection runs on: it looks before it closes."""
+        timer, self.timeout_keep_alive_task = self.timeout_keep_alive_task, None
+        super().data_received(data)
+        self.timeout_keep_alive_task = self.timeout_keep_alive_task or timer
 
     def on_response_complete(self) -> None:
-        """As uvicorn's, with one timer per connection in the place of one per request."""
+        """As the base class, with one timer per connection in the place of one per request."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
@@ -187,10 +111,8 @@ class Connection(HttpToolsProtocol):
     def timeout_keep_alive_handler(self) -> None:
         """Close a connection that was quiet for long; look again later at one that was not."""
         self.timeout_keep_alive_task = None
-        if self.transport.is_closing():
-            return
-        if self.cycle is not None and not self.cycle.response_complete:
-            return  # its end looks again
+        if self.transport.is_closing() or (self.cycle is not None and not self.cycle.response_complete):
+            return  # the end of what is being answered looks again
         left_seconds = self._quiet_since + self.timeout_keep_alive - self.loop.time()
         if left_seconds > 0:
             self._look_again(left_seconds)
@@ -200,16 +122,16 @@ class Connection(HttpToolsProtocol):
     def _look_again(self, seconds: float) -> None:
         self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
-    def _is_inference(self) -> bool:
-        if not self.url.endswith(_INFERENCE) or b"%" in self.url or b"?" in self.url:
+    def _is_short(self) -> bool:
+        parser, url = self.parser, self.url
+        if not url.endswith(_INFERENCE) or not url.startswith(b"/") or b"%" in url or b"?" in url:
             return False
-        parser = self.parser
-        if parser.get_method() != b"POST" or parser.get_http_version() != "1.1" or parser.should_upgrade():
+        if self._at_once is None or self.root_path or parser.get_method() != b"POST":
             return False
-        if self.root_path or not self.url.startswith(b"/"):
+        # Answers leave in the order of their requests, which uvicorn sees to.
+        is_free = self.cycle is None or self.cycle.response_complete
+        if not is_free or self.flow.write_paused or parser.get_http_version() != "1.1":
             return False
-        if self.cycle is not None and not self.cycle.response_complete:
-            return False  # answers leave in the order of their requests, which uvicorn sees to
         length = b""
         for name, value in self.headers:
             if name == b"content-length":
@@ -218,12 +140,30 @@ class Connection(HttpToolsProtocol):
                 return False
         return length.isdigit() and int(length) <= _MAX_BYTES
 
+    def _go_the_long_way(self, turn: Turn, body: bytes) -> None:
+        self.cycle = cast(Any, None)
+        super().on_headers_complete()
+        self.cycle.keep_alive = self.cycle.keep_alive and turn.keep_alive
+        super().on_body(body)
+        super().on_message_complete()
 
-def _head(message: Message, defaults: list[tuple[bytes, bytes]], keep_alive: bool) -> bytes:
+    def _send(self, turn: Turn, reply: Reply) -> None:
+        head = _head(reply, self.server_state.default_headers, keep_alive=turn.keep_alive)
+        if len(reply.content) <= _ONE_WRITE_BYTES:
+            self.transport.write(head + reply.content)
+        else:
+            self.transport.write(head)
+            self.transport.write(reply.content)
+        turn.response_started = turn.response_complete = True
+        if not turn.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
+
+
+def _head(reply: Reply, defaults: Headers, *, keep_alive: bool) -> bytes:
     """Status line and headers. Raises RuntimeError where a header would end early and begin another."""
-    headers = [*defaults, *message["headers"]]
+    headers = [*defaults, *reply.headers]
     lines = b"".join([b"%b: %b\r\n" % header for header in headers])
     if lines.count(b"\n") != len(headers) or lines.count(b"\r") != len(headers):
         raise RuntimeError("a header holds a line end")
-    closing = b"\r\n" if keep_alive else b"connection: close\r\n\r\n"
-    return b"".join((STATUS_LINE[message["status"]], lines, closing))
+    return STATUS_LINE[reply.status] + lines + (b"\r\n" if keep_alive else b"connection: close\r\n\r\n")

@@ -2,7 +2,8 @@
 
 A version in service may sleep: its files stay, its memory goes, and the next request wakes it. Every
 request holds a use of its version until the model code has really returned, also when the caller gave
-up; a version sleeps or is closed only between uses, and outside the request path.
+up; a version sleeps or is closed only between uses, and outside the request path. Long because all of
+this turns on one lock and one count of uses.
 """
 
 import asyncio
@@ -105,7 +106,9 @@ class LoadedVersion:
             watch=self._note,
         )
         self._promptness = (
-            Promptness(watchdog) if watchdog is not None and isinstance(model, Interruptible) else None
+            Promptness(watchdog, self._clock)
+            if watchdog is not None and isinstance(model, Interruptible)
+            else None
         )
         self._guard = threading.Lock()
         self._uses = 0
@@ -169,6 +172,12 @@ class LoadedVersion:
                 self._waking = asyncio.create_task(self._woken())
                 self._waking.add_done_callback(self._forget_waking)
             await asyncio.shield(self._waking)
+
+    @property
+    def is_prompt(self) -> bool:
+        """Whether `at_once` may be worth a try."""
+        promptness = self._promptness
+        return promptness is not None and promptness.is_proven and self._gate is None and self._is_awake
 
     def at_once(self, inputs: Tensors, timing: Timing) -> dict[str, Array] | None:
         """The outputs of a model so quick that no thread is worth it; None where it is for `run` to answer.

@@ -3,7 +3,7 @@
 A version earns that by quick executions on its own threads, for inputs of a size it was quick with. Only
 a model that can be interrupted may: a thread of this module watches, and breaks off an execution that
 keeps the loop for longer than it should. The request then goes to the version's threads like any other,
-and that version never runs here again.
+and the version is kept off the loop for a minute, twice as long each time.
 """
 
 import logging
@@ -12,6 +12,7 @@ import time
 
 from serving.batcher import Timing
 from serving.core.batch import Tensors
+from serving.core.clock import Clock
 from serving.core.datatypes import Array
 from serving.formats.loader import Interrupted, Interruptible
 
@@ -23,8 +24,11 @@ _LEARNING = 8
 # Waiting for a processor makes single executions look slow; so many in a row are.
 _SLOW_NS = 200_000
 _SLOW_TO_LEAVE = 8
-_LOOK_SECONDS = 0.05
+# Twice this is the longest that one execution can hold up the loop. Not shorter, because on a machine with
+# too much to do any thread may stand still for a moment.
+_LOOK_SECONDS = 0.2
 _QUIET_LOOKS = 20
+_BARRED_SECONDS = 60.0
 
 
 class Watchdog:
@@ -81,18 +85,24 @@ class Watchdog:
 class Promptness:
     """Whether one version may run on the loop, and doing so. Confined to the event loop's thread."""
 
-    def __init__(self, watchdog: Watchdog) -> None:
+    def __init__(self, watchdog: Watchdog, clock: Clock) -> None:
         self._watchdog = watchdog
+        self._clock = clock
         self._quick = 0
         self._quick_bytes = 0
         self._slow = 0
-        self._is_barred = False
+        self._barred_until = float("-inf")
+        self._barred_seconds = _BARRED_SECONDS
 
     def note(self, size_bytes: int, seconds: float) -> None:
         """An execution of inputs of `size_bytes` on a thread of the version's own."""
-        if seconds <= _QUICK_SECONDS and not self._is_barred:
+        if seconds <= _QUICK_SECONDS and self._clock.monotonic() >= self._barred_until:
             self._quick += 1
             self._quick_bytes = max(self._quick_bytes, size_bytes)
+
+    @property
+    def is_proven(self) -> bool:
+        return self._quick >= _LEARNING
 
     def allows(self, inputs: Tensors) -> bool:
         """Whether enough executions were quick that were as large as this one."""
@@ -109,7 +119,8 @@ class Promptness:
             log.warning(
                 "quick_model_interrupted seconds=%.3f", (time.perf_counter_ns() - timing.begun_ns) / 1e9
             )
-            self._is_barred = True
+            self._barred_until = self._clock.monotonic() + self._barred_seconds
+            self._barred_seconds *= 2
             self._forget()
             return None
         finally:

@@ -13,9 +13,9 @@ from http import HTTPStatus
 from typing import Any, cast
 
 import orjson
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serving.api.edge import ABANDONED, DROPPABLE
+from serving.connection import DirectConnection
 from serving.wire_limits import WireLimits
 
 MAX_HEAD_BYTES = 64 << 10
@@ -32,7 +32,7 @@ def bounded(limits: WireLimits) -> type[asyncio.Protocol]:
     return cast(type[asyncio.Protocol], partial(Connection, limits=limits))
 
 
-class Connection(HttpToolsProtocol):
+class Connection(DirectConnection):
     """Confined to the event loop's thread."""
 
     def __init__(self, *given: Any, limits: WireLimits, **named: Any) -> None:
@@ -91,6 +91,8 @@ class Connection(HttpToolsProtocol):
         self._in_head = False
         self._due = None
         super().on_headers_complete()
+        if self.turn is not None:
+            self._running = self.turn
 
     def on_message_complete(self) -> None:
         self._is_reading = False

@@ -11,6 +11,7 @@ from typing import Any, cast
 import httpx
 import numpy as np
 
+from serving.accounts import Answer
 from serving.api.access import Access
 from serving.api.edge import App, Edge
 from serving.api.intake import Intake
@@ -22,7 +23,7 @@ from serving.core.errors import InvalidRequest
 from serving.core.health import Status
 from serving.followed import FollowedModel
 from serving.formats.loader import LoadedModel
-from serving.inference import Answer, Inference
+from serving.inference import Inference
 from serving.pool import LoadedVersion
 from serving.protocol.infer import InferEndpoint
 from serving.protocol.scoring import ScoringEndpoint

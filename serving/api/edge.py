@@ -18,7 +18,8 @@ from serving.api.encoding import read_content
 from serving.api.errors import Failure, failure_of
 from serving.api.head import MAX_HEADER_BYTES, MAX_HEADERS, Head, Heads, read_head
 from serving.api.intake import Arrival, Intake
-from serving.core.errors import SignalboxError
+from serving.api.reply import Reply
+from serving.core.errors import NotServed, SignalboxError
 from serving.protocol.infer import InferEndpoint
 from serving.protocol.scoring import ScoringEndpoint
 
@@ -98,6 +99,32 @@ class Edge:
         finally:
             arrival.leave()
 
+    def at_once(self, scope: dict[str, object], body: bytes) -> Reply | None:
+        """The answer to an inference request that came whole, where nothing has to be waited for.
+
+        None, and nothing done, where `__call__` must see to it.
+        """
+        head = self._heads.find(scope)
+        if head is None or head.infer is None or head.method != "POST" or not self._has_room(body):
+            return None
+        request_id = head.given_id or f"{getrandbits(128):032x}"
+        try:
+            route = self._infer.prompt_route(head.infer, head.headers, request_id)
+        except NotServed:  # said to those alone who may ask
+            return None
+        if route is None:
+            return None
+        address = _address(scope)
+        try:
+            self._access.admit(head.method, head.path, head.headers, target=head.target, address=address)
+            return self._infer.at_once(route, head.headers, request_id, body)
+        except Exception as error:  # as in `__call__`
+            return _failed(failure_of(error), request_id)
+
+    def _has_room(self, body: bytes) -> bool:
+        spare_bytes = self._intake.limit_bytes - self._intake.held_bytes
+        return len(body) <= min(self._infer.max_body_bytes, spare_bytes)
+
     def _refusal(self, head: Head) -> Failure | None:
         """What is wrong with a head whoever sends it. Raises `AccessRefused` for a strange host."""
         if head.are_too_many:
@@ -141,6 +168,12 @@ class _Sending:
 
 async def respond(send: Send, failure: Failure, request_id: str) -> None:
     """Send an error's answer."""
+    reply = _failed(failure, request_id)
+    await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
+    await send({"type": "http.response.body", "body": reply.content})
+
+
+def _failed(failure: Failure, request_id: str) -> Reply:
     body = orjson.dumps({"error": failure.message})
     headers = {
         "content-type": "application/json",
@@ -149,8 +182,7 @@ async def respond(send: Send, failure: Failure, request_id: str) -> None:
         **{name.lower(): value for name, value in failure.headers.items()},
     }
     encoded = [*((name.encode(), value.encode()) for name, value in headers.items()), *_PROTECTIVE]
-    await send({"type": "http.response.start", "status": failure.status, "headers": encoded})
-    await send({"type": "http.response.body", "body": body})
+    return Reply(failure.status, encoded, body)
 
 
 def _whole(body: bytes, receive: Receive) -> Receive:

@@ -75,12 +75,16 @@ def wanted_encoding(accepted: str | None, size_bytes: int) -> str | None:
 
 
 async def packed(body: bytes, encoding: str) -> bytes:
-    if len(body) > _IN_THREAD_BYTES:
-        return await asyncio.to_thread(_pack, body, encoding)
-    return _pack(body, encoding)
+    if is_packed_quickly(body):
+        return pack(body, encoding)
+    return await asyncio.to_thread(pack, body, encoding)
 
 
-def _pack(body: bytes, encoding: str) -> bytes:
+def is_packed_quickly(body: bytes) -> bool:
+    return len(body) <= _IN_THREAD_BYTES
+
+
+def pack(body: bytes, encoding: str) -> bytes:
     if encoding == "gzip":
         return gzip.compress(body, _LEVEL, mtime=0)
     return zlib.compress(body, _LEVEL)
