@@ -11,7 +11,9 @@ from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from random import Random
+from typing import Any
 
 from sqlalchemy import Engine
 
@@ -29,8 +31,12 @@ from serving.api.rollback import rollback_routes
 from serving.api.webhook import Signature, secret_in, webhook_routes
 from serving.candidate import Preparation
 from serving.core.clock import Clock, SystemClock
-from serving.core.cpus import cpu_count
 from serving.core.errors import StoreUnavailable, StoreUnusable
+from serving.fleet.channel import Channel, Told
+from serving.fleet.lead import Lead
+from serving.fleet.member import Member
+from serving.fleet.siblings import Siblings, socket_name
+from serving.fleet.unison import Unison
 from serving.followed import FollowedModel, Visibility
 from serving.follower import Follower
 from serving.framework import framework_with
@@ -70,6 +76,7 @@ from serving.telemetry.counters import Statistics
 from serving.telemetry.inference_log import InferenceLog
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.parts import Keeping, PartFolder
+from serving.telemetry.usage import Usage
 from serving.write_back import WriteBack
 
 log = logging.getLogger(__name__)
@@ -79,12 +86,14 @@ log = logging.getLogger(__name__)
 class Server:
     """A running server: its application, and what another transport needs to offer the same.
 
-    `readiness` has the switch that makes it not ready before it stops.
+    `readiness` has the switch that makes it not ready before it stops. `channel` is where one of several
+    workers is asked.
     """
 
     application: App
     backing: Backing
     readiness: Readiness
+    channel: Channel | None
 
 
 @asynccontextmanager
@@ -103,17 +112,20 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
         stack.callback(client.close)
         registry = Registry(client, settings.serves, settings.env)
         journal = Journal(settings.serving_home / "journal.jsonl")
-        ledger = Ledger(engine, Trail(engine, journal, clock), clock)
+        ledger = Ledger(engine, Trail(engine, journal, clock), clock, settings.worker_slot or None)
         stack.callback(ledger.close)
         overrides = Overrides(OverrideFile(settings.serving_home / "overrides.json"), ledger, clock)
         cache = ArtifactCache(settings.cache_folder, client, registry, settings.cache_mb << 20)
-        threads = settings.threads or cpu_count()
+        own_socket = _own_socket(settings)
+        siblings = Siblings(own_socket, settings.workers - 1)
+        lead = Lead(settings.serving_home / "lead.lock" if settings.is_fleet else None)
+        stack.callback(lead.close)
         preparation = Preparation(
             registry,
             cache,
             engine,
             clock,
-            threads=threads,
+            threads=settings.session_threads,
             require_validation=settings.require_validation,
             batch_limits=settings.batch_limits,
         )
@@ -127,16 +139,16 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             cache_folder=settings.cache_folder,
             candidate_timeout_seconds=settings.candidate_timeout_seconds,
             drain_seconds=settings.drain_seconds,
-            concurrent_loads=settings.concurrent_loads,
+            concurrent_loads=settings.load_slots,
         )
         memory.tell(library.note_evicted)
         stack.push_async_callback(library.close)
-        metrics, statistics, routes = Metrics(), Statistics(clock), Routes()
+        metrics, statistics, routes = Metrics(settings.counts_folder), Statistics(clock), Routes()
         record = Record(settings.serving_home / "served.json")
-        visibility = Visibility(models, record, routes, settings.cache_folder)
+        visibility = Visibility(models, record, routes, settings.cache_folder, is_shared=settings.is_fleet)
         guard = Guard(registry, engine, Leases(engine, clock))
         holder = f"serving:{socket.gethostname()}:{settings.port}:{os.getpid()}"
-        write_back = WriteBack(guard, overrides, library, visibility, ledger, holder, clock)
+        write_back = WriteBack(guard, overrides, library, visibility, ledger, holder, clock, lead.is_mine)
         stack.push_async_callback(write_back.close)
         prefect = connect_to_prefect(settings)
         stack.push_async_callback(prefect.aclose)
@@ -167,16 +179,35 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             after_turn,
         )
         stack.push_async_callback(follower.close)
-        shelf = Shelf(models, settings.serves, registry, follower, library, visibility, ledger)
+        shelf = Shelf(
+            models,
+            settings.serves,
+            registry,
+            follower,
+            library,
+            visibility,
+            ledger,
+            partial(siblings.problems, seconds=settings.candidate_timeout_seconds),
+        )
+        unison = Unison(siblings, models, overrides, record, library, follower, shelf)
         rollbacks = Rollbacks(
-            settings, models, library, visibility, overrides, ledger, metrics, clock, follower.wake
+            settings,
+            models,
+            library,
+            visibility,
+            overrides,
+            ledger,
+            metrics,
+            clock,
+            follower.wake,
+            unison.spread,
         )
         inference_log = _inference_log(settings, metrics, ledger, clock)
         inference_log.start()
         stack.push_async_callback(asyncio.to_thread, inference_log.close)
         inference = Inference(routes, models, rollbacks.judge, metrics, inference_log, statistics, clock)
         health = Health(models, follower, inference, ledger, clock, settings.probe_seconds)
-        readiness = Readiness(models, follower)
+        readiness = Readiness(models, follower, siblings.waiting_for)
         await restore(await asyncio.to_thread(record.read), models, library, overrides, visibility)
         identity = Identity(holder, f"http://{settings.host}:{settings.port}", clock.now())
         heartbeat = Heartbeat(identity, models, health, ledger, clock)
@@ -186,20 +217,50 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
         )
         await keyring.refresh()
         preloader = Preloader(memory, partial(standing_of, models))
-        loops = (follower, health, heartbeat, keyring, preloader)
+        loops = (follower, health, heartbeat, keyring, preloader, siblings, unison, Usage(memory, metrics))
         await _background(stack, *(loop.run() for loop in loops))
 
-        catalogue = Catalogue(routes, models, readiness, statistics)
+        async def counts() -> list[Told]:
+            return await siblings.ask("counts")
+
+        async def rollback_elsewhere(rollback_id: str) -> dict[str, Any] | None:
+            told = await siblings.ask("rollback", id=rollback_id)
+            return next((answer["status"] for answer in told if answer.get("status")), None)
+
+        async def spread_delivery(delivery: str) -> None:
+            await siblings.ask("wake", delivery=delivery)
+
+        signature = Signature(secret_in(settings.webhook_secret_file), clock)
+        channel = Channel(own_socket) if own_socket is not None else None
+        if channel is not None:
+            Member(
+                models,
+                library,
+                memory,
+                follower,
+                health,
+                readiness,
+                rollbacks,
+                overrides,
+                shelf,
+                unison,
+                signature,
+                statistics,
+                metrics,
+            ).answer_on(channel)
+            await channel.open()
+            stack.push_async_callback(channel.close)
+        catalogue = Catalogue(routes, models, readiness, statistics, counts)
         framework = framework_with(metrics)
         knowledge = Knowledge(registry, ledger, clock)
         for router in (
             protocol_routes(catalogue, shelf),
             scoring_routes(catalogue),
-            health_routes(health),
-            model_routes(ModelDetails(models, follower, knowledge, health, metrics), models),
-            rollback_routes(rollbacks, models, overrides),
+            health_routes(health, siblings.reports),
+            model_routes(ModelDetails(models, follower, knowledge, health, metrics, counts), models),
+            rollback_routes(rollbacks, models, overrides, rollback_elsewhere),
             audit_routes(ledger),
-            webhook_routes(Signature(secret_in(settings.webhook_secret_file), clock), follower.wake),
+            webhook_routes(signature, follower.wake, spread_delivery),
         ):
             framework.include_router(router)
         access = Access(
@@ -232,7 +293,14 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             timeout_seconds=backing.timeout_seconds,
         )
         edge = Edge(access, endpoint, scoring, framework)
-        yield Server(crossing(edge, settings.cors_allowed), backing, readiness)
+        yield Server(crossing(edge, settings.cors_allowed), backing, readiness, channel)
+
+
+def _own_socket(settings: ServingSettings) -> Path | None:
+    """Where one of several workers is asked; a server of one worker is asked over HTTP only."""
+    if settings.worker_folder is None:
+        return None
+    return settings.worker_folder / socket_name(settings.worker_slot, os.getpid())
 
 
 def _inference_log(settings: ServingSettings, metrics: Metrics, ledger: Ledger, clock: Clock) -> InferenceLog:

@@ -1,5 +1,7 @@
 """Settings of the serving process; the only reader of the environment on this side."""
 
+import os
+from collections.abc import Sequence
 from functools import cached_property
 from ipaddress import ip_address
 from pathlib import Path
@@ -8,6 +10,7 @@ from pydantic import Field
 
 from serving.batcher import BatchLimits
 from serving.core.budget import Limits
+from serving.core.cpus import cpu_count
 from serving.store.settings import StoreSettings
 from serving.telemetry.columns import Privacy
 
@@ -81,19 +84,53 @@ class ServingSettings(StoreSettings):
         "", description="Comma-separated globs of inference log columns written as SHA-256 of their value."
     )
     log_level: str = Field("info", description="Log level of the serving process.")
+    workers: int = Field(
+        1, ge=1, le=64, description="Processes that answer on the one port; they share memory and threads."
+    )
+    memory_allowance_mb: int = Field(
+        1024, gt=0, description="What one of several workers may grow by beyond its models until replaced."
+    )
+    worker_slot: int = Field(0, ge=0, description="Set by the parent of several workers for each of them.")
+    worker_folder: Path | None = Field(None, description="Likewise: where the workers' own sockets are.")
+    worker_sockets: str = Field("", description="Likewise: descriptors of the sockets it may listen on.")
 
     @property
     def memory_limits(self) -> Limits:
+        """Of this process: its share of what the whole server may take."""
         return Limits(
-            budget_bytes=self.memory_mb << 20,
-            overflow_bytes=self.memory_overflow_mb << 20,
+            budget_bytes=(self.memory_mb << 20) // self.workers,
+            overflow_bytes=(self.memory_overflow_mb << 20) // self.workers,
             max_count=self.max_models or None,
             min_residency_seconds=self.min_residency_seconds,
         )
 
     @property
     def batch_limits(self) -> BatchLimits:
-        return BatchLimits(self.max_batch_rows, self.max_waiting, self.max_waiting_mb << 20)
+        """Of this process: its share of what may wait in the whole server."""
+        waiting, waiting_bytes = self._share(self.max_waiting), (self.max_waiting_mb << 20) // self.workers
+        return BatchLimits(self.max_batch_rows, waiting, waiting_bytes)
+
+    @property
+    def session_threads(self) -> int:
+        """Threads of one model session in this process."""
+        return self.threads or self._share(cpu_count())
+
+    @property
+    def load_slots(self) -> int:
+        return self._share(self.concurrent_loads)
+
+    def _share(self, amount: int) -> int:
+        return max(1, amount // self.workers)
+
+    @property
+    def is_fleet(self) -> bool:
+        """Whether this process is one of several workers of a server."""
+        return self.worker_slot > 0
+
+    @property
+    def inherited_sockets(self) -> list[int]:
+        """Descriptors by slot, from slot 1 on."""
+        return [int(number) for number in self.worker_sockets.split(",") if number]
 
     @cached_property
     def is_loopback(self) -> bool:
@@ -107,7 +144,11 @@ class ServingSettings(StoreSettings):
 
     @property
     def serving_home(self) -> Path:
-        """Folder of what this process alone owns: its record, overrides and journal."""
+        """Folder of what this server alone owns: its record, overrides and journal.
+
+        Its workers share the files, each change under a lock: what one of them knows the others then
+        know after any restart, whatever their number was or will be.
+        """
         return self.home / "serving"
 
     @property
@@ -125,8 +166,28 @@ class ServingSettings(StoreSettings):
         return list(_globs(self.cors_origins))
 
     @property
+    def counts_folder(self) -> Path | None:
+        """Where the workers of a server keep their counters; one worker keeps its own in memory."""
+        return self.worker_folder / "counts" if self.worker_folder is not None else None
+
+    @property
     def cache_folder(self) -> Path:
         return self.home / "cache"
+
+
+def worker_environment(settings: ServingSettings, slot: int, sockets: Sequence[int]) -> dict[str, str]:
+    """The environment of a worker: the parent's, and its place among the others."""
+    own = {
+        "SIGNALBOX_PORT": settings.port,
+        "SIGNALBOX_GRPC_PORT": settings.grpc_port,
+        "SIGNALBOX_WORKERS": settings.workers,
+        "SIGNALBOX_WORKER_SLOT": slot,
+        "SIGNALBOX_WORKER_FOLDER": settings.worker_folder,
+        "SIGNALBOX_WORKER_SOCKETS": ",".join(map(str, sockets)),
+        # Read by prometheus_client when it is imported: counts then lie in files that outlive a worker.
+        "PROMETHEUS_MULTIPROC_DIR": settings.counts_folder,
+    }
+    return {**os.environ, **{name: str(value) for name, value in own.items()}}
 
 
 def _globs(listed: str) -> tuple[str, ...]:

@@ -1,11 +1,14 @@
 """What serving tells the registry and the store about aliases it did not move there itself.
 
+Of several workers the leading one writes to the registry; the others only keep their own books.
+
 After a rollback: `champion`, by a guarded write. After every change: `previous`, likewise. A move
 made by hand: one out-of-band record. Level-triggered: looked at after each turn, repeated until done.
 """
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from enum import StrEnum
 
@@ -47,6 +50,7 @@ class WriteBack:
         ledger: Ledger,
         holder: str,
         clock: Clock,
+        leads: Callable[[], bool],
     ) -> None:
         self._guard = guard
         self._overrides = overrides
@@ -55,6 +59,7 @@ class WriteBack:
         self._ledger = ledger
         self._holder = holder
         self._clock = clock
+        self._leads = leads
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._not_before: dict[tuple[str, _Step], float] = {}
         self._failures: dict[tuple[str, _Step], int] = {}
@@ -132,6 +137,8 @@ class WriteBack:
 
     def _champion_wishes(self, model: FollowedModel) -> list[Wish]:
         """Overrides laid here that the registry does not know of yet."""
+        if not self._leads():
+            return []
         aliases = model.registered.aliases if model.registered else {}
         return [
             Wish(model.name, o.role, o.answer_with, o.actor, o.reason, frozenset({o.not_version}))
@@ -143,7 +150,7 @@ class WriteBack:
         """The registry's copy of `previous` where it differs from our record and the champion is settled."""
         champion = model.champion
         aliases = model.registered.aliases if model.registered else {}
-        if champion is None or aliases.get(Alias.CHAMPION) != champion.ref.version:
+        if not self._leads() or champion is None or aliases.get(Alias.CHAMPION) != champion.ref.version:
             return None
         named = aliases.get(Alias.PREVIOUS)
         record = model.previous_record

@@ -19,7 +19,7 @@ _ERRORS = ("mae", "rmse", "r2")
 
 
 def statistics(known: VersionReports, tags: Mapping[str, str], tally: Tally) -> dict[str, Any]:
-    """The version's latest results; `error_rate` is what this process counted since it started."""
+    """The version's latest results; `error_rate` is what the server's workers counted since they started."""
     reached, latency = scores(known), latency_ms(known)
     quantiles = {name: latency[name] for name in QUANTILES if name in latency}
     declared = number(tags.get(Tag.LATENCY_P50_MS))

@@ -1,11 +1,18 @@
-"""The numbers on `/metrics`, created once in the wiring and passed to whoever counts."""
+"""The numbers on `/metrics`, created once in the wiring and passed to whoever counts.
+
+Workers of one server count in files of a common folder, which outlive them: each of them tells the sums,
+and none of the sums ever falls.
+"""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from serving.core.model import VersionRef
+from serving.store.durable import exclusive
 
 _SECONDS_BUCKETS = (
     0.0005,
@@ -26,12 +33,19 @@ _SECONDS_BUCKETS = (
 )
 
 
+# Held while the workers' files are read, and while those of workers that ended are joined.
+COUNTS_LOCK = "counts.lock"
+
+
 @dataclass(frozen=True, slots=True)
 class Tally:
     """Answers of one version that were judged, and how many of them were failures of its own."""
 
     answers: int = 0
     failures: int = 0
+
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(self.answers + other.answers, self.failures + other.failures)
 
     @property
     def error_ratio(self) -> float | None:
@@ -41,7 +55,9 @@ class Tally:
 class Metrics:
     """Counters of one serving process. Thread-safe."""
 
-    def __init__(self) -> None:
+    def __init__(self, shared: Path | None = None) -> None:
+        """`shared` is the workers' folder, which prometheus_client must have found in its environment."""
+        self._shared = shared
         self._tallies: dict[VersionRef, Tally] = {}
         self.registry = CollectorRegistry()
         self._series: dict[tuple[VersionRef, str, str], tuple[Counter, Histogram]] = {}
@@ -71,9 +87,23 @@ class Metrics:
             "signalbox_rollbacks", "Rollbacks taken here.", ("model", "strategy"), registry=self.registry
         )
         self.registry_stale = Gauge(
-            "signalbox_registry_stale", "1 while the registry cannot be read.", registry=self.registry
+            "signalbox_registry_stale",
+            "1 while the registry cannot be read.",
+            registry=self.registry,
+            multiprocess_mode="livemax",
         )
-
+        self.resident_bytes = Gauge(
+            "signalbox_resident_bytes",
+            "Resident memory of the server's processes that answer.",
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
+        self.model_bytes = Gauge(
+            "signalbox_model_bytes",
+            "Memory that loaded models are known to take.",
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
         self.log_rows = Counter(
             "signalbox_inference_log_rows", "Rows written to the inference log.", registry=self.registry
         )
@@ -103,6 +133,14 @@ class Metrics:
         """What this process has counted since it started."""
         return self._tallies.get(ref, Tally())
 
+    def tallies(self) -> dict[VersionRef, Tally]:
+        return dict(self._tallies)
+
     def exposition(self) -> bytes:
-        """The Prometheus text format."""
-        return generate_latest(self.registry)
+        """The Prometheus text format, of the whole server."""
+        if self._shared is None:
+            return generate_latest(self.registry)
+        together = CollectorRegistry()
+        MultiProcessCollector(together, str(self._shared))  # type: ignore[no-untyped-call]
+        with exclusive(self._shared / COUNTS_LOCK):
+            return generate_latest(together)
