@@ -29,6 +29,10 @@ from serving.settings import ServingSettings
 
 log = logging.getLogger(__name__)
 
+# Longer than clients and balancers keep an idle connection, which is a minute at most by default: whoever
+# closes first risks that a request is on its way already.
+_KEEP_ALIVE_SECONDS = 65
+
 
 class Beside(Protocol):
     """A transport beside HTTP, drained together with it."""
@@ -215,5 +219,6 @@ def _config(settings: ServingSettings, application: App) -> uvicorn.Config:
         access_log=False,
         log_config=None,
         server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=round(settings.drain_seconds),
     )

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.integration
 # Every call makes a connection of its own; among so many, each of four workers answers some.
 MANY = 60
 ANSWERED_RATIO = 0.999
+SENT_SECONDS = 0.01  # after which a request has reached the server
 
 
 def worker_pids(serving: ServingProcess) -> list[int]:
@@ -115,4 +116,124 @@ def test_others_answer_when_a_worker_is_killed_under_load(
     assert answered >= ANSWERED_RATIO
     assert wrong(traffic.samples, model.constants) == []
     assert other in worker_pids(serving)
+    serving.assert_nothing_lost()
+
+
+@pytest.mark.fault("F6")
+def test_workers_answer_what_they_accepted_when_told_to_stop(
+    registry: MlflowRegistry, start_serving: StartServing
+) -> None:
+    """All of them drain, then the parent ends well; a request in flight anywhere is answered."""
+    model = registry.model("slow:1", prefix="fleet")
+    model.point("1")
+    serving = start_serving(model.name, workers=4)
+    with Traffic(serving.url, model.name, rate_per_second=20) as traffic:
+        serving.wait(lambda: traffic.answers_of("1") >= 20, "traffic flows")
+        serving.wait(lambda: traffic.in_flight_seconds > SENT_SECONDS, "a request is in flight")
+        pids, told = worker_pids(serving), monotonic()
+        code = serving.terminate()
+    in_flight = [s for s in traffic.samples if s.started < told - SENT_SECONDS and s.ended > told]
+    assert in_flight, "nothing was in flight: the test shows nothing"
+    assert failed(in_flight) == []
+    assert wrong(traffic.samples, model.constants) == []
+    refused = failed(traffic.samples)
+    assert {sample.status for sample in refused} <= {0}
+    assert all("ConnectError" in str(s.problem) for s in refused if s.started > told + 0.5), refused[:5]
+    assert code == 0, serving.explain()
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+    assert "Traceback" not in serving.log.read_text()
+    print(f"in flight {len(in_flight)}, all answered")
+    with serving.store() as engine:
+        assert workers.live(engine, SystemClock().now()) == []
+    serving.assert_nothing_lost()
+
+
+def test_worker_that_grows_is_replaced_without_a_loss_when_under_load(
+    registry: MlflowRegistry, start_serving: StartServing
+) -> None:
+    """The new one is ready before the old one leaves, and the old one answers all it was sent."""
+    model = registry.model("onnx:1", prefix="fleet")
+    model.point("1")
+    serving = start_serving(model.name, workers=2, memory_allowance_mb=1)
+    before = set(worker_pids(serving))
+    with Traffic(serving.url, model.name, rate_per_second=60) as traffic:
+        serving.wait(lambda: "memory_trimmed" in serving.log.read_text(), "it is trimmed first", seconds=60)
+        serving.wait(lambda: not before & set(worker_pids(serving)), "both are replaced", seconds=120)
+    assert failed(traffic.samples) == [], serving.explain()
+    assert wrong(traffic.samples, model.constants) == []
+    print(
+        f"{len(traffic.samples)} answered while {serving.log.read_text().count('worker_retired')} were replaced"
+    )
+    serving.assert_nothing_lost()
+
+
+def test_rollback_holds_everywhere_when_one_worker_takes_it_and_all_else_is_down(
+    registry: MlflowRegistry, start_serving: StartServing
+) -> None:
+    """Once it is answered, every worker answers with the old version; so does one that starts later."""
+    model = registry.model("onnx:1", "onnx:2", prefix="fleet")
+    model.point("1")
+    serving = start_serving(model.name, workers=4)
+    model.point("2")
+    wait_applied(serving, model.name, "2")
+    registry.server.stop()
+    with Traffic(serving.url, model.name, rate_per_second=60) as traffic:
+        serving.wait(lambda: traffic.answers_of("2") >= 30, "traffic flows")
+        asked = monotonic()
+        rollback = serving.roll_back(model.name, strategy="emergency", reason="wrong answers")
+        taken = monotonic()
+        assert versions_everywhere(serving, model.name) == {"1"}
+        told = everywhere(lambda: serving.get(rollback["status_url"])["serving"])
+        assert set(told) == {"1"}
+    late = [s for s in traffic.samples if s.started > taken and s.version != "1"]
+    last_old = max(s.ended for s in traffic.samples if s.version == "2") - asked
+    print(f"rolled back in {(taken - asked) * 1000:.0f} ms, last old answer after {last_old * 1000:.0f} ms")
+    assert late == []
+    assert failed(traffic.samples) == []
+    os.kill(worker_pids(serving)[0], signal.SIGKILL)
+    serving.wait(lambda: serving.log.read_text().count("worker_started") == 5, "a worker is replaced")
+    serving.wait(lambda: serving.log.read_text().count("on=[1]") >= 2, "it accepts", seconds=30)
+    assert versions_everywhere(serving, model.name) == {"1"}
+    registry.server.start()
+    serving.wait(lambda: model.aliases()["champion"] == "1", "alias moved back", seconds=45)
+    [entry] = serving.audited("roll_back", model.name)
+    assert entry.details["rollback_id"] == rollback["rollback_id"]
+    assert len(serving.notices("rolled_back", model.name)) == 1
+    serving.assert_nothing_lost()
+
+
+def test_server_tells_the_same_when_any_worker_is_asked(
+    registry: MlflowRegistry, start_serving: StartServing
+) -> None:
+    """Counters are sums that outlive a worker; loading by number, statistics and health are the server's."""
+    model = registry.model("onnx:1", "onnx:2", prefix="fleet")
+    model.point("1")
+    serving = start_serving(model.name, workers=2)
+    name = "signalbox_inference_requests_total"
+    before = counted(serving, name, model=model.name, variant="champion")
+    versions_everywhere(serving, model.name)
+    assert set(everywhere(lambda: counted(serving, name, model=model.name, variant="champion"))) == {
+        before + MANY
+    }
+    [stats] = serving.get(f"/v2/models/{model.name}/stats")["model_stats"]
+    assert stats["inference_stats"]["success"]["count"] >= before + MANY
+    [version] = [v for v in serving.model(model.name)["versions"] if v["is_active"]]
+    assert version["statistics"]["answers"] >= MANY
+    resident = sum(psutil.Process(pid).memory_info().rss for pid in worker_pids(serving))
+    assert counted(serving, "signalbox_resident_bytes") == pytest.approx(resident, rel=0.3)
+
+    by_number = f"/v2/repository/models/{model.name}/versions/2"
+    assert serving.call("POST", f"{by_number}/load").status_code == httpx.codes.OK
+    assert set(everywhere(lambda: serving.infer(model.name, address="2").version)) == {"2"}
+    os.kill(worker_pids(serving)[0], signal.SIGKILL)
+    serving.wait(lambda: serving.log.read_text().count("on=[1]") >= 2, "a worker is replaced", seconds=30)
+    assert set(everywhere(lambda: serving.infer(model.name, address="2").version)) == {"2"}
+    assert serving.call("POST", f"{by_number}/unload").status_code == httpx.codes.OK
+    assert set(everywhere(lambda: serving.infer(model.name, address="2").status)) == {httpx.codes.NOT_FOUND}
+    assert counted(serving, name, model=model.name, variant="champion") >= before + MANY
+
+    assert serving.get(f"/api/v2/model-health?model={model.name}")["models"][0]["version"] == "1"
+    serving.wait(
+        lambda: serving.get("/api/v2/model-health")["status"] == "healthy", "the whole server is healthy"
+    )
     serving.assert_nothing_lost()
