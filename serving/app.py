@@ -1,4 +1,4 @@
-"""Wiring of the serving process: one straight line from settings to an application, so it is long.
+"""Wiring of the serving process. Long because it is one straight line from settings to an application.
 
 Nothing here decides anything. What is opened is closed in reverse by one exit stack.
 """
@@ -28,10 +28,13 @@ from serving.api.knowledge import Knowledge
 from serving.api.models import ModelDetails, model_routes
 from serving.api.rate import RateLimits
 from serving.api.rollback import rollback_routes
+from serving.api.traffic import traffic_routes
 from serving.api.webhook import Signature, secret_in, webhook_routes
 from serving.candidate import Preparation
+from serving.comparisons import Comparisons
 from serving.core.clock import Clock, SystemClock
 from serving.core.errors import StoreUnavailable, StoreUnusable
+from serving.ejection import Ejections
 from serving.fleet.channel import Channel, Told
 from serving.fleet.lead import Lead
 from serving.fleet.member import Member
@@ -58,8 +61,11 @@ from serving.readiness import Readiness
 from serving.restoration import restore
 from serving.rollback import Rollbacks
 from serving.routes import Routes
+from serving.scores import Scores
 from serving.settings import ServingSettings
+from serving.shadow import Shadow
 from serving.shelf import Shelf
+from serving.splits import Splits
 from serving.store.artifacts import ArtifactCache
 from serving.store.database import check, open_engine, upgrade
 from serving.store.guard import Guard
@@ -77,6 +83,7 @@ from serving.telemetry.inference_log import InferenceLog
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.parts import Keeping, PartFolder
 from serving.telemetry.usage import Usage
+from serving.traffic import Traffic
 from serving.write_back import WriteBack
 
 log = logging.getLogger(__name__)
@@ -162,6 +169,7 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
         ledger.tell(on_critical)
 
         def after_turn(model: FollowedModel) -> None:
+            splits.consider(model)
             write_back.consider(model)
             announcer.consider(model)
             shelf.consider(model)
@@ -179,6 +187,8 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             after_turn,
         )
         stack.push_async_callback(follower.close)
+        splits = Splits(follower.wanted, visibility, ledger, metrics, clock)
+        stack.push_async_callback(splits.close)
         shelf = Shelf(
             models,
             settings.serves,
@@ -190,6 +200,7 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             partial(siblings.problems, seconds=settings.candidate_timeout_seconds),
         )
         unison = Unison(siblings, models, overrides, record, library, follower, shelf)
+        stack.push_async_callback(unison.close)
         rollbacks = Rollbacks(
             settings,
             models,
@@ -202,13 +213,24 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             follower.wake,
             unison.spread,
         )
+        ejections = Ejections(
+            library, visibility, overrides, ledger, metrics, clock, follower.wake, unison.spread
+        )
+        stack.push_async_callback(ejections.close)
         inference_log = _inference_log(settings, metrics, ledger, clock)
         inference_log.start()
         stack.push_async_callback(asyncio.to_thread, inference_log.close)
-        inference = Inference(routes, models, rollbacks.judge, metrics, inference_log, statistics, clock)
+        comparisons = Comparisons(ledger, metrics, clock, holder)
+        stack.push_async_callback(comparisons.close)
+        shadow = Shadow(comparisons, metrics, clock, settings.copy_limits, Random())
+        stack.push_async_callback(shadow.close)
+        scores = Scores(models, rollbacks.judge, ejections.judge, metrics, clock)
+        inference = Inference(routes, scores, shadow, metrics, inference_log, statistics, clock)
         health = Health(models, follower, inference, ledger, clock, settings.probe_seconds)
         readiness = Readiness(models, follower, siblings.waiting_for)
+        visibility.tell(splits.note_restored)
         await restore(await asyncio.to_thread(record.read), models, library, overrides, visibility)
+        visibility.tell(splits.note_changed)
         identity = Identity(holder, f"http://{settings.host}:{settings.port}", clock.now())
         heartbeat = Heartbeat(identity, models, health, ledger, clock)
         stack.push_async_callback(heartbeat.leave)
@@ -217,7 +239,17 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
         )
         await keyring.refresh()
         preloader = Preloader(memory, partial(standing_of, models))
-        loops = (follower, health, heartbeat, keyring, preloader, siblings, unison, Usage(memory, metrics))
+        loops = (
+            follower,
+            health,
+            heartbeat,
+            keyring,
+            preloader,
+            comparisons,
+            siblings,
+            unison,
+            Usage(memory, metrics),
+        )
         await _background(stack, *(loop.run() for loop in loops))
 
         async def counts() -> list[Told]:
@@ -257,8 +289,9 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             protocol_routes(catalogue, shelf),
             scoring_routes(catalogue),
             health_routes(health, siblings.reports),
-            model_routes(ModelDetails(models, follower, knowledge, health, metrics, counts), models),
+            model_routes(ModelDetails(models, follower, splits, knowledge, health, metrics, counts), models),
             rollback_routes(rollbacks, models, overrides, rollback_elsewhere),
+            traffic_routes(Traffic(models, registry, guard, overrides, splits, ledger, holder, unison.wake)),
             audit_routes(ledger),
             webhook_routes(signature, follower.wake, spread_delivery),
         ):

@@ -96,8 +96,9 @@ class Member:
         return {}
 
     async def _wake(self, asked: Told) -> Told:
-        """A webhook that a sibling accepted: look at the registry, and refuse the same delivery here."""
-        self._signature.remember(asked["delivery"])
+        """Look at the registry; where a webhook said so, refuse the same delivery here too."""
+        if (delivery := asked.get("delivery")) is not None:
+            self._signature.remember(delivery)
         self._follower.wake()
         return {}
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from serving.core.errors import SignalboxError, StoreUnavailable
 from serving.core.model import Alias
+from serving.fleet.channel import Told
 from serving.fleet.siblings import Siblings
 from serving.followed import FollowedModel
 from serving.follower import Follower
@@ -48,6 +49,7 @@ class Unison:
         self._shelf = shelf
         self._stamp = record.stamp()
         self._looking = asyncio.Lock()
+        self._waking: set[asyncio.Task[list[Told]]] = set()
 
     async def run(self) -> None:
         """Look again and again until cancelled; a server of one worker has nothing to look for."""
@@ -90,6 +92,17 @@ class Unison:
                 await self._follower.swap_in(model, Alias.CHAMPION, loaded)
         except StoreUnavailable as error:  # the follower's next turn tries again
             log.error("change_not_durable model=%s reason=%s", model.name, error)
+
+    def wake(self) -> None:
+        """Have every worker look at the registry now; nobody is waited for."""
+        self._follower.wake()
+        if self._siblings.exist:
+            task = asyncio.create_task(self._siblings.ask("wake"))
+            self._waking.add(task)
+            task.add_done_callback(self._waking.discard)
+
+    async def close(self) -> None:
+        await asyncio.gather(*self._waking, return_exceptions=True)
 
     async def spread(self) -> None:
         """Have the siblings look, and return once they did."""

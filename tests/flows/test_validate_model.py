@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from flows.catalog.report import KIND
+from flows.cli.orchestration import orchestration
 from serving.store import reports
 from serving.store.database import open_engine
 from tests.flows.catalog.folders import evaluation_file, one_hot_rows, onnx_row_sum, onnx_shifted_classes
@@ -38,8 +39,8 @@ def model(mlflow_server: MlflowServer, tmp_path: Path) -> Iterator[Model]:
 
 def ended(prefect: PrefectServer, **parameters: Any) -> dict[str, Any]:
     """A run with these parameters, as an event or a form would give them, at its end."""
-    [deployment] = prefect.post("/deployments/filter", {"deployments": {"name": {"any_": [FLOW]}}})
-    prefect.post(f"/deployments/{deployment['id']}/create_flow_run", {"parameters": parameters})
+    with orchestration(prefect.settings) as client:
+        client.start_run(f"{FLOW}/{FLOW}", parameters)
     return prefect.ended(FLOW, **parameters)
 
 

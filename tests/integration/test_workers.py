@@ -23,7 +23,7 @@ pytestmark = pytest.mark.integration
 
 # Every call makes a connection of its own; among so many, each of four workers answers some.
 MANY = 60
-ANSWERED_RATIO = 0.999
+HELD_AT_ONCE = 10  # requests that one worker of two may hold when it dies
 SENT_SECONDS = 0.01  # after which a request has reached the server
 
 
@@ -101,6 +101,7 @@ def test_others_answer_when_a_worker_is_killed_under_load(
     with Traffic(serving.url, model.name, rate_per_second=100) as traffic:
         serving.wait(lambda: traffic.answers_of("1") >= 500, "traffic flows")
         os.kill(victim, signal.SIGKILL)
+        killed = monotonic()
         serving.wait(lambda: victim not in worker_pids(serving), "the dead worker is found")
         assert serving.call("GET", "/v2/health/ready").status_code == httpx.codes.OK
         serving.wait(lambda: len(worker_pids(serving)) == 2, "a worker takes its place")
@@ -111,9 +112,12 @@ def test_others_answer_when_a_worker_is_killed_under_load(
         )
         so_far = traffic.answers_of("1")
         serving.wait(lambda: traffic.answers_of("1") >= so_far + 500, "traffic flows on")
-    answered = 1 - len(failed(traffic.samples)) / len(traffic.samples)
-    print(f"answered {answered:.4%} of {len(traffic.samples)}, failed {failed(traffic.samples)[:3]}")
-    assert answered >= ANSWERED_RATIO
+    lost = failed(traffic.samples)
+    answered = 1 - len(lost) / len(traffic.samples)
+    print(f"answered {answered:.3%} of {len(traffic.samples)}, lost {len(lost)}")
+    # Whatever comes after the death is answered: 99.9 % of a run as long as a minute, all but what it held.
+    assert [sample for sample in lost if sample.started > killed] == [], serving.explain()
+    assert len(lost) <= HELD_AT_ONCE
     assert wrong(traffic.samples, model.constants) == []
     assert other in worker_pids(serving)
     serving.assert_nothing_lost()
@@ -127,8 +131,8 @@ def test_workers_answer_what_they_accepted_when_told_to_stop(
     model = registry.model("slow:1", prefix="fleet")
     model.point("1")
     serving = start_serving(model.name, workers=4)
-    with Traffic(serving.url, model.name, rate_per_second=20) as traffic:
-        serving.wait(lambda: traffic.answers_of("1") >= 20, "traffic flows")
+    with Traffic(serving.url, model.name, rate_per_second=8) as traffic:
+        serving.wait(lambda: traffic.answers_of("1") >= 8, "traffic flows")
         serving.wait(lambda: traffic.in_flight_seconds > SENT_SECONDS, "a request is in flight")
         pids, told = worker_pids(serving), monotonic()
         code = serving.terminate()
@@ -161,9 +165,8 @@ def test_worker_that_grows_is_replaced_without_a_loss_when_under_load(
         serving.wait(lambda: not before & set(worker_pids(serving)), "both are replaced", seconds=120)
     assert failed(traffic.samples) == [], serving.explain()
     assert wrong(traffic.samples, model.constants) == []
-    print(
-        f"{len(traffic.samples)} answered while {serving.log.read_text().count('worker_retired')} were replaced"
-    )
+    replaced = serving.log.read_text().count("worker_retired")
+    print(f"{len(traffic.samples)} answered while {replaced} workers were replaced")
     serving.assert_nothing_lost()
 
 
