@@ -95,6 +95,8 @@ class Shelf:
         """Load and let go of what other workers of this server did, by their common record."""
         for name, record in (await asyncio.to_thread(records)).items():
             followed = self._models.setdefault(name, FollowedModel(name))
+            if {served.version for served in record.by_hand} == followed.by_hand.keys():
+                continue
             missing = [served for served in record.by_hand if served.version not in followed.by_hand]
             loaded = [await self._library.reload(name, served) for served in missing]
             await self._adopt(followed, loaded, records)

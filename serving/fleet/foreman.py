@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic
@@ -282,7 +282,6 @@ class Foreman:
             log.error("worker_does_not_end pid=%d: it is killed", worker.standing.pid)
             worker.process.kill()
             worker.process.wait()
-        self._is_stopping = True
 
     def _reap_quietly(self) -> None:
         for worker in self._workers.values():
@@ -293,9 +292,7 @@ class Foreman:
         asyncio.get_running_loop().call_later(_ASK_STARTING_EVERY_SECONDS, self._wake.set)
 
     async def _pause(self, seconds: float) -> None:
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
-        except TimeoutError:
-            pass
         self._wake.clear()
