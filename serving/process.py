@@ -11,8 +11,9 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from typing import Any, Protocol, cast
 
@@ -51,14 +52,14 @@ async def _serve(settings: ServingSettings) -> int:
     # gRPC takes a moment to import, which it does while the models load.
     importing = asyncio.create_task(asyncio.to_thread(_import_rpc, settings))
     async with running(settings) as server:
-        beside = await start_rpc(settings, server, await importing)
+        start_beside = partial(start_rpc, settings, server, await importing)
         if settings.is_fleet:
-            http: DrainingServer = WorkerServer(settings, server, beside)
+            http: DrainingServer = WorkerServer(settings, server, start_beside)
         else:
-            http = DrainingServer(settings, server, beside, server.application)
+            http = DrainingServer(settings, server, await start_beside(), server.application)
         await http.answer()
-        if not http.started and beside is not None:
-            await beside.stop(0.0)
+        if not http.started:
+            await http.give_up()
         return 0 if http.started else 1
 
 
@@ -95,6 +96,11 @@ class DrainingServer(uvicorn.Server):
         """Listen and answer until told to stop."""
         await self.serve()
 
+    async def give_up(self) -> None:
+        """Stop what is beside when HTTP itself could not start."""
+        if self._beside is not None:
+            await self._beside.stop(0.0)
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """As the base class, which then raises the signal again: that would end us before we tidied up."""
@@ -112,11 +118,20 @@ class DrainingServer(uvicorn.Server):
 
 
 class WorkerServer(DrainingServer):
-    """Listens on the sockets of those slots that the parent names, and leaves when the parent has gone."""
+    """Listens on the sockets of those slots that the parent names, and leaves when the parent has gone.
 
-    def __init__(self, settings: ServingSettings, server: Server, beside: Beside | None) -> None:
+    gRPC, whose sockets cannot be handed over, begins with the first of them: not before this worker answers.
+    """
+
+    def __init__(
+        self,
+        settings: ServingSettings,
+        server: Server,
+        start_beside: Callable[[], Awaitable[Beside | None]],
+    ) -> None:
         self._closing = _Closing(server.application)
-        super().__init__(settings, server, beside, self._closing)
+        super().__init__(settings, server, None, self._closing)
+        self._start_beside: Callable[[], Awaitable[Beside | None]] | None = start_beside
         self._drain_seconds = settings.drain_seconds
         self._sockets = {
             slot: socket.socket(fileno=number)
@@ -147,6 +162,9 @@ class WorkerServer(DrainingServer):
             # A copy, because the loop closes what it listened on.
             copy = self._sockets[slot].dup()
             self._listening[slot] = await loop.create_server(self._connection, sock=copy, backlog=BACKLOG)
+        if wanted and self._start_beside is not None:
+            start, self._start_beside = self._start_beside, None
+            self._beside = await start()
         return {}
 
     def _keep_listening_on(self, wanted: frozenset[int]) -> None:

@@ -7,15 +7,18 @@ from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 
 import httpx
+import numpy as np
 import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from tritonclient.grpc import InferenceServerClient, InferInput
 
 from flows.rollout.verify import Verdict, applied
 from serving.core.clock import SystemClock
 from serving.store import workers
 from tests.integration.conftest import StartServing
 from tests.mlflow_registry import MlflowRegistry
+from tests.mlflow_server import free_port
 from tests.serving_process import ServingProcess
 from tests.traffic import Traffic, failed, wrong
 
@@ -23,6 +26,7 @@ pytestmark = pytest.mark.integration
 
 # Every call makes a connection of its own; among so many, each of four workers answers some.
 MANY = 60
+GRPC_CLIENTS = 12
 HELD_AT_ONCE = 10  # requests that one worker of two may hold when it dies
 SENT_SECONDS = 0.01  # after which a request has reached the server
 
@@ -240,3 +244,24 @@ def test_server_tells_the_same_when_any_worker_is_asked(
         lambda: serving.get("/api/v2/model-health")["status"] == "healthy", "the whole server is healthy"
     )
     serving.assert_nothing_lost()
+
+
+def test_grpc_is_one_server_when_several_workers_share_its_port(
+    registry: MlflowRegistry, start_serving: StartServing
+) -> None:
+    """Connections are spread, every call is answered, and the statistics are sums."""
+    model = registry.model("onnx:1", prefix="fleet")
+    model.point("1")
+    port = free_port()
+    serving = start_serving(model.name, workers=2, grpc_port=port)
+    row = np.array([[1.0, 2.0, 3.0]], np.float32)
+    given = InferInput("x", [1, 3], "FP32")
+    given.set_data_from_numpy(row)
+    for number in range(GRPC_CLIENTS):
+        # A channel of its own each, else the library joins them into one connection.
+        with InferenceServerClient(f"127.0.0.1:{port}", channel_args=[("number", number)]) as client:
+            [output] = [entry.name for entry in client.get_model_metadata(model.name).outputs]
+            np.testing.assert_array_equal(client.infer(model.name, [given]).as_numpy(output), row + 1)
+            [stats] = client.get_inference_statistics(model.name, "1").model_stats
+    assert stats.inference_stats.success.count >= GRPC_CLIENTS
+    assert serving.terminate() == 0, serving.explain()
