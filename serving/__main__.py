@@ -5,8 +5,11 @@ With one worker this process is the server; with more it is their parent, which 
 
 import argparse
 import logging
+import os
 import sys
+import threading
 from importlib import import_module
+from typing import NoReturn
 
 from pydantic import ValidationError
 
@@ -24,9 +27,11 @@ def main() -> int:
         )
         logging.getLogger("httpx").setLevel(logging.WARNING)
         _refuse_open_door(settings)
+        if settings.tls is not None:
+            settings.tls.check()
         is_parent = settings.workers > 1 and not settings.is_fleet
         # Each imports what the other must not pay for.
-        role = import_module("serving.fleet.foreman" if is_parent else "serving.process")
+        role = import_module("serving.fleet.parent" if is_parent else "serving.process")
         code: int = role.run(settings)
         return code
     except (SignalboxError, ValidationError) as error:
@@ -56,5 +61,17 @@ def _refuse_open_door(settings: ServingSettings) -> None:
         )
 
 
+def _leave(code: int) -> NoReturn:
+    """End the process, everything being closed. A thread that a model never returns would end it badly:
+    it cannot be joined, and torch aborts when the interpreter takes its leave around it.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if any(thread.daemon for thread in threading.enumerate()):
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _leave(main())

@@ -7,9 +7,10 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -20,9 +21,12 @@ from sqlalchemy import Engine
 from serving.announce import Announcer
 from serving.api.access import Access
 from serving.api.audit import audit_routes
+from serving.api.causes import error_routes
 from serving.api.crossing import crossing
 from serving.api.edge import App, Edge
+from serving.api.feedback import feedback_routes
 from serving.api.health import health_routes
+from serving.api.intake import Intake
 from serving.api.keyring import AdminKeyFile, KeyMirror, Keyring
 from serving.api.knowledge import Knowledge
 from serving.api.models import ModelDetails, model_routes
@@ -35,6 +39,7 @@ from serving.comparisons import Comparisons
 from serving.core.clock import Clock, SystemClock
 from serving.core.errors import StoreUnavailable, StoreUnusable
 from serving.ejection import Ejections
+from serving.feedback import Feedback
 from serving.fleet.channel import Channel, Told
 from serving.fleet.lead import Lead
 from serving.fleet.member import Member
@@ -43,6 +48,7 @@ from serving.fleet.unison import Unison
 from serving.followed import FollowedModel, Visibility
 from serving.follower import Follower
 from serving.framework import framework_with
+from serving.gauges import Gauges, evicted
 from serving.health import Health
 from serving.heartbeat import Heartbeat, Identity
 from serving.inference import Inference
@@ -52,6 +58,7 @@ from serving.memory import Memory
 from serving.notices import log_dropping
 from serving.overrides import Overrides
 from serving.preload import Preloader
+from serving.promptness import Watchdog
 from serving.protocol.backing import Backing
 from serving.protocol.catalogue import Catalogue
 from serving.protocol.endpoints import protocol_routes
@@ -68,6 +75,7 @@ from serving.shelf import Shelf
 from serving.splits import Splits
 from serving.store.artifacts import ArtifactCache
 from serving.store.database import check, open_engine, upgrade
+from serving.store.feedback import FeedbackJournal
 from serving.store.guard import Guard
 from serving.store.inference_log import log_folder
 from serving.store.journal import Journal
@@ -80,9 +88,16 @@ from serving.store.registry import Registry, connect
 from serving.store.trail import Trail
 from serving.telemetry.counters import Statistics
 from serving.telemetry.inference_log import InferenceLog
+from serving.telemetry.joiner import Joiner
+from serving.telemetry.label_parts import LabelPartFolder
+from serving.telemetry.machine import Machine
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.parts import Keeping, PartFolder
-from serving.telemetry.usage import Usage
+from serving.telemetry.recorder import Recorder
+from serving.telemetry.stuck import StuckThreads
+from serving.telemetry.swaps import SwapTimes
+from serving.telemetry.version_facts import VersionFacts
+from serving.telemetry.writer import TelemetryWriter
 from serving.traffic import Traffic
 from serving.write_back import WriteBack
 
@@ -127,6 +142,8 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
         siblings = Siblings(own_socket, settings.workers - 1)
         lead = Lead(settings.serving_home / "lead.lock" if settings.is_fleet else None)
         stack.callback(lead.close)
+        watchdog = Watchdog()
+        stack.callback(watchdog.close)
         preparation = Preparation(
             registry,
             cache,
@@ -135,8 +152,10 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             threads=settings.session_threads,
             require_validation=settings.require_validation,
             batch_limits=settings.batch_limits,
+            watchdog=watchdog,
         )
         models: dict[str, FollowedModel] = {}
+        metrics = Metrics()
         memory = Memory(settings.memory_limits, clock, partial(standing_of, models))
         library = Library(
             preparation,
@@ -147,10 +166,12 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             candidate_timeout_seconds=settings.candidate_timeout_seconds,
             drain_seconds=settings.drain_seconds,
             concurrent_loads=settings.load_slots,
+            on_loaded=metrics.load_seconds.observe,
         )
-        memory.tell(library.note_evicted)
+        memory.tell(evicted(metrics, library.note_evicted))
         stack.push_async_callback(library.close)
-        metrics, statistics, routes = Metrics(settings.counts_folder), Statistics(clock), Routes()
+        statistics, routes = Statistics(clock), Routes()
+        metrics.registry.register(StuckThreads(library.loaded))
         record = Record(settings.serving_home / "served.json")
         visibility = Visibility(models, record, routes, settings.cache_folder, is_shared=settings.is_fleet)
         guard = Guard(registry, engine, Leases(engine, clock))
@@ -173,7 +194,9 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             write_back.consider(model)
             announcer.consider(model)
             shelf.consider(model)
+            swap_times.note(model)
 
+        swap_times = SwapTimes(metrics, clock)
         follower = Follower(
             settings,
             models,
@@ -220,18 +243,24 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
         inference_log = _inference_log(settings, metrics, ledger, clock)
         inference_log.start()
         stack.push_async_callback(asyncio.to_thread, inference_log.close)
+        recorder = Recorder(metrics, clock, worker=holder, is_on=settings.telemetry)
+        recorder.tell(swap_times.look)
+        writer = TelemetryWriter(recorder, engine, Machine(), metrics, clock, holder, settings.telemetry_kept)
+        if settings.telemetry:
+            writer.start()
+        stack.push_async_callback(asyncio.to_thread, writer.close)
         comparisons = Comparisons(ledger, metrics, clock, holder)
         stack.push_async_callback(comparisons.close)
         shadow = Shadow(comparisons, metrics, clock, settings.copy_limits, Random())
         stack.push_async_callback(shadow.close)
-        scores = Scores(models, rollbacks.judge, ejections.judge, metrics, clock)
-        inference = Inference(routes, scores, shadow, metrics, inference_log, statistics, clock)
+        scores = Scores(models, rollbacks.judge, ejections.judge, recorder, clock)
+        inference = Inference(routes, scores, shadow, recorder, inference_log, statistics, clock)
         health = Health(models, follower, inference, ledger, clock, settings.probe_seconds)
         readiness = Readiness(models, follower, siblings.waiting_for)
         visibility.tell(splits.note_restored)
         await restore(await asyncio.to_thread(record.read), models, library, overrides, visibility)
         visibility.tell(splits.note_changed)
-        identity = Identity(holder, f"http://{settings.host}:{settings.port}", clock.now())
+        identity = Identity(holder, settings.url, clock.now())
         heartbeat = Heartbeat(identity, models, health, ledger, clock)
         stack.push_async_callback(heartbeat.leave)
         keyring = Keyring(
@@ -248,8 +277,13 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             comparisons,
             siblings,
             unison,
-            Usage(memory, metrics),
         )
+        journal_of_labels = FeedbackJournal(settings.serving_home)
+        feedback = Feedback(journal_of_labels)
+        stack.push_async_callback(feedback.close)
+        joiner = _joiner(settings, journal_of_labels, engine, models, metrics, clock)
+        joiner.start()
+        stack.push_async_callback(asyncio.to_thread, joiner.close)
         await _background(stack, *(loop.run() for loop in loops))
 
         async def counts() -> list[Told]:
@@ -282,8 +316,9 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             ).answer_on(channel)
             await channel.open()
             stack.push_async_callback(channel.close)
+        metrics.ask_before_scrape(Gauges(metrics, memory, follower, clock).look)
         catalogue = Catalogue(routes, models, readiness, statistics, counts)
-        framework = framework_with(metrics)
+        framework = framework_with(metrics, siblings.metrics)
         knowledge = Knowledge(registry, ledger, clock)
         for router in (
             protocol_routes(catalogue, shelf),
@@ -293,6 +328,8 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             rollback_routes(rollbacks, models, overrides, rollback_elsewhere),
             traffic_routes(Traffic(models, registry, guard, overrides, splits, ledger, holder, unison.wake)),
             audit_routes(ledger),
+            error_routes(ledger),
+            feedback_routes(feedback, clock),
             webhook_routes(signature, follower.wake, spread_delivery),
         ):
             framework.include_router(router)
@@ -304,8 +341,10 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             require_infer_key=settings.require_infer_key,
             hosts=settings.allowed_hosts,
         )
+        intake = Intake(settings.max_inflight_mb << 20)
         backing = Backing(
             access,
+            intake,
             inference,
             catalogue,
             shelf,
@@ -325,7 +364,7 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             max_body_bytes=backing.max_body_bytes,
             timeout_seconds=backing.timeout_seconds,
         )
-        edge = Edge(access, endpoint, scoring, framework)
+        edge = Edge(access, intake, endpoint, scoring, framework)
         yield Server(crossing(edge, settings.cors_allowed), backing, readiness, channel)
 
 
@@ -354,6 +393,20 @@ def _inference_log(settings: ServingSettings, metrics: Metrics, ledger: Ledger, 
         chance=chance,
         on_trouble=lambda model, reason: ledger.notify(log_dropping(model, reason)),
     )
+
+
+def _joiner(
+    settings: ServingSettings,
+    journal: FeedbackJournal,
+    engine: Engine,
+    models: Mapping[str, FollowedModel],
+    metrics: Metrics,
+    clock: Clock,
+) -> Joiner:
+    folder, kept = log_folder(settings.home), timedelta(days=settings.log_retention_days)
+    label_parts = LabelPartFolder(folder, f"{socket.gethostname()}-{os.getpid()}", clock, kept)
+    known = VersionFacts(engine, models, clock)
+    return Joiner(folder, journal, engine, label_parts, known.of, metrics, clock, kept)
 
 
 def _prepare_store(url: str) -> None:

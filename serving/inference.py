@@ -27,7 +27,7 @@ from serving.scores import Scores
 from serving.shadow import Copy, Given, Shadow
 from serving.telemetry.counters import Statistics
 from serving.telemetry.inference_log import InferenceLog, first_axis_is_batch
-from serving.telemetry.metrics import Metrics
+from serving.telemetry.recorder import Recorder
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class Inference:
         routes: Routes,
         scores: Scores,
         shadow: Shadow,
-        metrics: Metrics,
+        recorder: Recorder,
         inference_log: InferenceLog,
         statistics: Statistics,
         clock: Clock,
@@ -76,7 +76,7 @@ class Inference:
         self._routes = routes
         self._scores = scores
         self._shadow = shadow
-        self._metrics = metrics
+        self._recorder = recorder
         self._log = inference_log
         self._statistics = statistics
         self._clock = clock
@@ -122,12 +122,17 @@ class Inference:
         except DeadlineExceeded:
             status = "timeout"
             raise
-        except asyncio.CancelledError:
-            status = "cancelled"  # the caller hung up, which is nobody's failure
+        except Overloaded:  # the server's lack of room, which says nothing of the version
+            status = "overloaded"
+            raise
+        except asyncio.CancelledError:  # the caller hung up, which is nobody's failure
+            status = "cancelled"
             raise
         finally:
             seconds = self._clock.monotonic() - started
-            self._metrics.answered(answered.version.ref, answered.variant, status, seconds)
+            self._recorder.answered(
+                answered.version.ref, answered.variant, status, seconds, answered.rows, answered.timing
+            )
             self._account(answered, status, read_ns, time.perf_counter_ns() - arrived_ns)
             if taken.variant is not Variant.PROBE:
                 self._log.record(
@@ -195,7 +200,9 @@ class Inference:
         try:
             outputs = await self._run(route.version, inputs, share, timing)
         except ModelFailed as failure:
-            report_failure(failure, route.version, inputs, request_id)
+            cause = report_failure(failure, route.version, inputs, request_id, self._clock.now())
+            if cause is not None:
+                self._recorder.failed(cause, route.variant)
             return await self._stand_in(route, failure, read, deadline, request_id, is_fair=True)
         except DeadlineExceeded as late:
             log.warning("inference_late request_id=%s version=%s", request_id, route.version.ref)
@@ -270,7 +277,9 @@ class Inference:
         except (InvalidRequest, DeadlineExceeded):
             return None
         except ModelFailed as failure:
-            report_failure(failure, fallback, inputs, request_id)
+            cause = report_failure(failure, fallback, inputs, request_id, self._clock.now())
+            if cause is not None:
+                self._recorder.failed(cause, Variant.FALLBACK)
             return None
         return Answer(outputs, fallback, Variant.FALLBACK, route.alias, timing)
 
@@ -278,11 +287,13 @@ class Inference:
         self, version: LoadedVersion, inputs: Arrays, deadline: float, timing: Timing
     ) -> dict[str, np.ndarray]:
         timing.asked_ns = time.perf_counter_ns()
-        try:
-            async with asyncio.timeout(deadline - self._clock.monotonic()):
-                outputs = await version.run(inputs, deadline, timing)
-        except TimeoutError:
-            raise DeadlineExceeded(f"version {version.ref} did not answer before the deadline") from None
+        outputs = version.at_once(inputs, timing)
+        if outputs is None:
+            try:
+                async with asyncio.timeout(deadline - self._clock.monotonic()):
+                    outputs = await version.run(inputs, deadline, timing)
+            except TimeoutError:
+                raise DeadlineExceeded(f"version {version.ref} did not answer before the deadline") from None
         if (problem := output_problem(version.model.outputs, outputs)) is not None:
             raise ModelFailed(problem, model=version.ref.model, version=version.ref.version)
         return outputs

@@ -5,6 +5,7 @@ it, and on none until it is told which.
 """
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -27,6 +28,7 @@ from serving.core.errors import SignalboxError
 from serving.fleet.channel import Told
 from serving.fleet.ports import BACKLOG
 from serving.settings import ServingSettings
+from serving.wire import bounded
 
 log = logging.getLogger(__name__)
 
@@ -57,10 +59,22 @@ async def _serve(settings: ServingSettings) -> int:
             http: DrainingServer = WorkerServer(settings, server, start_beside)
         else:
             http = DrainingServer(settings, server, await start_beside(), server.application)
+        _spare_collections()
         await http.answer()
         if not http.started:
             await http.give_up()
         return 0 if http.started else 1
+
+
+def _spare_collections() -> None:
+    """Keep what start-up made out of later garbage collections, and make those rare.
+
+    Records that wait for the inference log outlive young collections, so that full ones came several
+    times a second; each went through all modules and stopped every request for a tenth of a second.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 def _import_rpc(settings: ServingSettings) -> Any:
@@ -71,9 +85,9 @@ async def start_rpc(settings: ServingSettings, server: Server, rpc: Any) -> Besi
     """The started gRPC server. A taken port is an error where somebody chose it, else gRPC is left out."""
     if rpc is None:
         return None
-    beside = rpc.RpcServer(server.backing, is_shared=settings.is_fleet)
+    beside = rpc.RpcServer(server.backing, max_calls=settings.max_connections, is_shared=settings.is_fleet)
     try:
-        await beside.start(settings.host, settings.grpc_port)
+        await beside.start(settings.host, settings.grpc_port, settings.tls)
     except SignalboxError as error:
         if "grpc_port" in settings.model_fields_set:
             raise
@@ -161,7 +175,9 @@ class WorkerServer(DrainingServer):
         for slot in wanted - self._listening.keys():
             # A copy, because the loop closes what it listened on.
             copy = self._sockets[slot].dup()
-            self._listening[slot] = await loop.create_server(self._connection, sock=copy, backlog=BACKLOG)
+            self._listening[slot] = await loop.create_server(
+                self._connection, sock=copy, ssl=self.config.ssl, backlog=BACKLOG
+            )
         if wanted and self._start_beside is not None:
             start, self._start_beside = self._start_beside, None
             self._beside = await start()
@@ -231,7 +247,7 @@ def _config(settings: ServingSettings, application: App) -> uvicorn.Config:
         host=settings.host,
         port=settings.port,
         loop="none",
-        http="httptools",
+        http=bounded(settings.wire_limits),
         ws="none",
         lifespan="off",
         access_log=False,
@@ -239,4 +255,6 @@ def _config(settings: ServingSettings, application: App) -> uvicorn.Config:
         server_header=False,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=round(settings.drain_seconds),
+        ssl_certfile=settings.tls_certificate,
+        ssl_keyfile=settings.tls_key,
     )

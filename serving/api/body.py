@@ -17,12 +17,14 @@ class ClientGone(SignalboxError):
 
 async def read_body(receive: Receive, headers: Mapping[str, str], limit_bytes: int) -> bytes:
     """The whole body. A refused one is drained within bounds, so that plain clients read the answer."""
+    message = await receive()
+    if not message.get("more_body", True) and len(whole := message["body"]) <= limit_bytes:
+        return bytes(whole)
     declared = headers.get("content-length", "")
     too_large = declared.isdecimal() and int(declared) > limit_bytes
     pieces: list[bytes] = []
     size_bytes = 0
     while True:
-        message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientGone("the client closed the connection")
         piece = message.get("body", b"")
@@ -34,6 +36,7 @@ async def read_body(receive: Receive, headers: Mapping[str, str], limit_bytes: i
             pieces.append(piece)
         if not message.get("more_body", False) or size_bytes > _DRAIN_FACTOR * limit_bytes:
             break
+        message = await receive()
     if too_large:
         raise BodyTooLarge(limit_bytes)
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)

@@ -24,6 +24,7 @@ from serving.follower import Follower
 from serving.health import Health
 from serving.pool import LoadedVersion
 from serving.splits import Splits
+from serving.store.observed import NOT_OBSERVED
 from serving.store.registry import ModelVersion
 from serving.store.version_reports import VersionReports
 from serving.telemetry.metrics import Metrics
@@ -93,6 +94,7 @@ class ModelDetails:
         told = detailed([registered for _, registered, _ in known if registered is not None], in_use)
         runs = await self._knowledge.runs(told, stale)
         reports = await self._knowledge.reports(model.name, told)
+        seen = await self._knowledge.observed(model.name, model.registered)
         numbers = in_use | {version.ref.version for version in told}
         refusals = {refusal.key.ref.version: refusal.reason for refusal in model.refusals.values()}
         others = elsewhere(await self._others())
@@ -106,6 +108,7 @@ class ModelDetails:
                 reports=reports.get(number, VersionReports()),
                 tally=self._metrics.tally(VersionRef(model.name, number)),
                 elsewhere=others.get(VersionRef(model.name, number), Elsewhere()),
+                seen=seen.get(number, NOT_OBSERVED),
                 is_active=number == active,
                 is_told=number in numbers,
                 health=str(self._health.status_of(model.name)) if number == active else None,

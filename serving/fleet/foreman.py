@@ -6,22 +6,18 @@ outlives the worker that was to take them; decisions are in `serving.fleet.crew`
 
 import asyncio
 import logging
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic
 
-from serving.core.errors import SignalboxError
-from serving.fleet.channel import Told, ask
-from serving.fleet.counts import forget_gauges, join_dead
+from serving.fleet.channel import Channel, Told, ask
 from serving.fleet.crew import (
     SETTLED_SECONDS,
     Care,
@@ -33,9 +29,9 @@ from serving.fleet.crew import (
     pause_seconds,
     vacant,
 )
-from serving.fleet.ports import listening, reserved
-from serving.fleet.siblings import socket_name
+from serving.fleet.siblings import PARENT, socket_name
 from serving.settings import ServingSettings, worker_environment
+from serving.telemetry.exposition import Family, counts, together
 
 log = logging.getLogger(__name__)
 
@@ -48,64 +44,25 @@ _STEADY_SECONDS = 60.0
 _STOP_MARGIN_SECONDS = 10.0
 
 
-def run(settings: ServingSettings) -> int:
-    """Run the workers until told to stop; the process's exit code."""
-    return asyncio.run(_serve(settings))
-
-
-async def _serve(settings: ServingSettings) -> int:
-    with ExitStack() as stack:
-        sockets = listening(settings.host, settings.port, settings.workers)
-        for made in sockets:
-            stack.enter_context(made)
-        grpc_port = _grpc_port(settings, stack)
-        folder = Path(tempfile.mkdtemp(prefix="signalbox-"))  # short: a socket's path has 107 characters
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        settings = settings.model_copy(
-            update={
-                "port": sockets[0].getsockname()[1],
-                "grpc_port": grpc_port,
-                "worker_folder": folder,
-            }
-        )
-        counts = settings.counts_folder
-        assert counts is not None
-        counts.mkdir()
-        return await Foreman(settings, sockets, counts).run()
-
-
-def _grpc_port(settings: ServingSettings, stack: ExitStack) -> int:
-    """The port kept for the workers' gRPC, 0 for none; as one process decides it for itself."""
-    if settings.grpc_port == 0:
-        return 0
-    try:
-        stack.enter_context(reserved(settings.host, settings.grpc_port, "SIGNALBOX_GRPC_PORT"))
-    except SignalboxError as error:
-        if "grpc_port" in settings.model_fields_set:
-            raise
-        log.warning("grpc_left_out reason=%s", error)
-        return 0
-    return settings.grpc_port
-
-
 @dataclass(slots=True, eq=False)
 class _Worker:
     process: "subprocess.Popen[bytes]"
     asked_at: Path
     standing: Standing
     accepts_on: frozenset[int] = field(default_factory=frozenset)
+    counted: list[Family] = field(default_factory=list)
     attention: "asyncio.Task[None] | None" = None
 
 
 class Foreman:
     """Confined to the event loop's thread."""
 
-    def __init__(self, settings: ServingSettings, sockets: Sequence[socket.socket], counts: Path) -> None:
+    def __init__(self, settings: ServingSettings, sockets: Sequence[socket.socket]) -> None:
         assert settings.worker_folder is not None
         self._settings = settings
         self._folder = settings.worker_folder
         self._sockets = sockets
-        self._counts = counts
+        self._counted_by_dead: list[Family] = []
         self._slots = range(1, settings.workers + 1)
         self._workers: dict[int, _Worker] = {}
         self._failures: Counter[int] = Counter()
@@ -120,12 +77,16 @@ class Foreman:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
         loop.add_signal_handler(signal.SIGCHLD, self._wake.set)
+        channel = Channel(self._folder / PARENT)
+        channel.answer("metrics", self._metrics)
+        await channel.open()
         try:
             while not self._is_stopping:
                 await self._turn()
                 await self._pause(_TURN_SECONDS)
         finally:
             await self._end_all()
+            await channel.close()
         return self._exit_code
 
     def _stop(self) -> None:
@@ -184,8 +145,7 @@ class Foreman:
         if worker.process.stdin is not None:
             worker.process.stdin.close()
         worker.asked_at.unlink(missing_ok=True)
-        forget_gauges(self._counts, standing.pid)
-        join_dead(self._counts, self._workers.keys())
+        self._counted_by_dead = together([self._counted_by_dead, counts(worker.counted)])
         if standing.is_leaving:
             return
         if code > 0 and standing.heard_at is None and not self._was_ready:
@@ -193,6 +153,17 @@ class Foreman:
             self._exit_code = 1
             self._stop()
         self._plan_restart(standing)
+
+    async def _metrics(self, _: Told) -> Told:
+        """The whole server's. What was told once is kept, so that no counter falls when a worker dies."""
+        await asyncio.gather(*(self._count(worker) for worker in self._workers.values()))
+        living = [worker.counted for worker in self._workers.values()]
+        return {"families": together([self._counted_by_dead, *living])}
+
+    async def _count(self, worker: _Worker) -> None:
+        told = await ask(worker.asked_at, "metrics", seconds=_ASK_SECONDS)
+        if told is not None and "problem" not in told:
+            worker.counted = told["families"]
 
     def _plan_restart(self, standing: Standing) -> None:
         now = monotonic()
@@ -206,6 +177,7 @@ class Foreman:
             told = await ask(worker.asked_at, "report", seconds=_ASK_SECONDS)
             if told is not None and "problem" not in told:
                 self._learn(worker, told)
+                await self._count(worker)
             is_settled = worker.standing.ready_at is not None
             await asyncio.sleep(_ASK_EVERY_SECONDS if is_settled else _ASK_STARTING_EVERY_SECONDS)
 

@@ -23,6 +23,7 @@ from serving.readiness import Readiness
 from serving.rollback import Rollbacks
 from serving.shelf import Shelf
 from serving.telemetry.counters import Statistics
+from serving.telemetry.exposition import told
 from serving.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ class Member:
         for question, answerer in {
             "report": self._report,
             "counts": self._counts,
+            "metrics": self._tell_metrics,
             "look": self._look,
             "hurry": self._hurry,
             "wake": self._wake,
@@ -86,6 +88,10 @@ class Member:
     async def _counts(self, _: Told) -> Told:
         versions = told_of(self._library.loaded(), self._metrics.tallies())
         return {"statistics": self._statistics.as_json(), "versions": versions}
+
+    async def _tell_metrics(self, _: Told) -> Told:
+        self._metrics.look()
+        return {"families": await asyncio.to_thread(told, self._metrics.registry)}
 
     async def _look(self, _: Told) -> Told:
         await self._unison.look()

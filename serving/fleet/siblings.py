@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from serving.fleet.channel import Told, ask
+from serving.telemetry.exposition import Family
 
 log = logging.getLogger(__name__)
 
 SOCKETS = "worker-*.sock"
+PARENT = "parent.sock"
+_METRICS_SECONDS = 3.0
 _ASK_SECONDS = 0.5
 _LOOK_SECONDS = 1.0
 _LOOK_AGAIN_SECONDS = 0.2
@@ -51,6 +54,14 @@ class Siblings:
             f"{name} did not say within {seconds:g} s that it did" for name, t in told.items() if t is None
         ]
         return late + [f"{n}: {t['problem']}" for n, t in told.items() if t is not None and "problem" in t]
+
+    async def metrics(self) -> list[Family] | None:
+        """The families of the whole server, which its parent knows; None of a server of one worker."""
+        if self._own is None:
+            return None
+        told = await ask(self._own.with_name(PARENT), "metrics", seconds=_METRICS_SECONDS)
+        families: list[Family] | None = told.get("families") if told is not None else None
+        return families
 
     def reports(self) -> list[Told]:
         """What each sibling said of itself last, at most about a second old."""

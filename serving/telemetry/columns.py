@@ -6,6 +6,7 @@ Python values imports pandas, which a server must not carry.
 
 import hashlib
 import io
+import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import numpy as np
 
 from serving.core.datatypes import Array
 from serving.core.model import VersionRef
-from serving.store.inference_log import MAX_ELEMENTS, output_name, row_columns
+from serving.store.inference_log import MAX_ELEMENTS, OUTPUTS_KEY, output_name, row_columns
 
 _RAW = ".raw"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -51,6 +52,11 @@ class Privacy:
     def drops(self, column: str) -> bool:
         return column not in _KEPT and any(fnmatchcase(column, glob) for glob in self.drop)
 
+    def touches(self, tensor: str) -> bool:
+        """Whether a column of this tensor is not written as it is."""
+        columns = [f"{tensor}.{index}" for index in range(MAX_ELEMENTS)]
+        return any(self.drops(column) or self.hashes(column) for column in columns)
+
     def hashes(self, column: str) -> bool:
         return column not in _KEPT and any(fnmatchcase(column, glob) for glob in self.hash)
 
@@ -58,7 +64,6 @@ class Privacy:
 def parquet(records: Sequence[Record], privacy: Privacy, raw_ratio: float, chance: Random) -> bytes:
     """Records of one version as the content of a Parquet file, one row per batch row."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     tables = [
         pa.Table.from_arrays(
@@ -68,13 +73,41 @@ def parquet(records: Sequence[Record], privacy: Privacy, raw_ratio: float, chanc
         for group in _alike(records)
         for columns in [_columns(group, privacy, raw_ratio, chance)]
     ]
-    whole = pa.concat_tables(tables, promote_options="permissive")
+    return _file(pa.concat_tables(tables, promote_options="permissive"), _legible(records, privacy))
+
+
+def table_file(columns: Mapping[str, Array]) -> bytes:
+    """Columns, (rows,) each, as the content of a Parquet file."""
+    import pyarrow as pa
+
+    arrays = [_arrow(column, is_binary=False) for column in columns.values()]
+    return _file(pa.Table.from_arrays(arrays, names=list(columns)), ())
+
+
+def _file(table: Any, outputs: Sequence[str]) -> bytes:
+    import pyarrow.parquet as pq
+
     file = io.BytesIO()
     # A quiet model fills a part with a few rows, so what is written per column and not per row counts.
-    pq.write_table(
-        whole, file, compression="zstd", compression_level=1, write_statistics=["time"], store_schema=False
-    )
+    with pq.ParquetWriter(
+        file,
+        table.schema,
+        compression="zstd",
+        compression_level=1,
+        write_statistics=["time"],
+        store_schema=False,
+    ) as writer:
+        writer.add_key_value_metadata({OUTPUTS_KEY: json.dumps(outputs)})
+        writer.write_table(table)
     return file.getvalue()
+
+
+def _legible(records: Sequence[Record], privacy: Privacy) -> list[str]:
+    """Names of the outputs whose columns say what the model said; a hash of an answer is no answer."""
+    names: dict[str, None] = {}
+    for record in records:
+        names |= dict.fromkeys(output_name(name, record.inputs) for name in record.outputs)
+    return [name for name in names if not privacy.touches(name)]
 
 
 def _alike(records: Sequence[Record]) -> Iterator[list[Record]]:

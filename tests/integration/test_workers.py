@@ -105,8 +105,8 @@ def test_others_answer_when_a_worker_is_killed_under_load(
     with Traffic(serving.url, model.name, rate_per_second=100) as traffic:
         serving.wait(lambda: traffic.answers_of("1") >= 500, "traffic flows")
         os.kill(victim, signal.SIGKILL)
-        killed = monotonic()
         serving.wait(lambda: victim not in worker_pids(serving), "the dead worker is found")
+        dead = monotonic()
         assert serving.call("GET", "/v2/health/ready").status_code == httpx.codes.OK
         serving.wait(lambda: len(worker_pids(serving)) == 2, "a worker takes its place")
         serving.wait(
@@ -120,7 +120,7 @@ def test_others_answer_when_a_worker_is_killed_under_load(
     answered = 1 - len(lost) / len(traffic.samples)
     print(f"answered {answered:.3%} of {len(traffic.samples)}, lost {len(lost)}")
     # Whatever comes after the death is answered: 99.9 % of a run as long as a minute, all but what it held.
-    assert [sample for sample in lost if sample.started > killed] == [], serving.explain()
+    assert [sample for sample in lost if sample.started > dead] == [], serving.explain()
     assert len(lost) <= HELD_AT_ONCE
     assert wrong(traffic.samples, model.constants) == []
     assert other in worker_pids(serving)
@@ -227,7 +227,7 @@ def test_server_tells_the_same_when_any_worker_is_asked(
     [version] = [v for v in serving.model(model.name)["versions"] if v["is_active"]]
     assert version["statistics"]["answers"] >= MANY
     resident = sum(psutil.Process(pid).memory_info().rss for pid in worker_pids(serving))
-    assert counted(serving, "signalbox_resident_bytes") == pytest.approx(resident, rel=0.3)
+    assert counted(serving, "process_resident_memory_bytes") == pytest.approx(resident, rel=0.3)
 
     by_number = f"/v2/repository/models/{model.name}/versions/2"
     assert serving.call("POST", f"{by_number}/load").status_code == httpx.codes.OK
