@@ -155,7 +155,9 @@ class FollowedModel:
 
     def crown(self, version: ServedVersion) -> None:
         """Note that `version` holds the champion alias now."""
-        kept = [earlier for earlier in self.champions if not _is_same(earlier, version)]
+        kept = [
+            earlier for earlier in self.champions if key_of(self.name, earlier) != key_of(self.name, version)
+        ]
         self.champions = [*kept, version][-_MAX_CHAMPIONS:]
 
     def succeed(
@@ -296,7 +298,3 @@ def key_of(model: str, served: ServedVersion) -> VersionKey:
 
 def find_served(version: str, records: Iterable[ServedVersion]) -> ServedVersion | None:
     return next((served for served in records if served.version == version), None)
-
-
-def _is_same(one: ServedVersion, other: ServedVersion) -> bool:
-    return (one.version, one.created_ms) == (other.version, other.created_ms)
