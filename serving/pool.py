@@ -2,7 +2,8 @@
 
 A version in service may sleep: its files stay, its memory goes, and the next request wakes it. Every
 request holds a use of its version until the model code has really returned, also when the caller gave
-up; a version sleeps or is closed only between uses, and outside the request path.
+up; a version sleeps or is closed only between uses, and outside the request path. Long because a version's
+whole life is one state, guarded by one lock.
 """
 
 import asyncio
