@@ -1,12 +1,15 @@
 """`python -m serving`: read the settings, run the server, stop it without losing a request."""
 
 import asyncio
+import gc
 import logging
+import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Any, Protocol, cast
+from typing import Any, NoReturn, Protocol, cast
 
 import uvicorn
 import uvloop
@@ -16,6 +19,7 @@ from serving.api.keyring import AdminKeyFile, KeyMirror, Keyring
 from serving.app import Server, running
 from serving.core.errors import SignalboxError
 from serving.settings import ServingSettings
+from serving.wire import bounded
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +33,8 @@ def main() -> int:
         )
         logging.getLogger("httpx").setLevel(logging.WARNING)
         _refuse_open_door(settings)
+        if settings.tls is not None:
+            settings.tls.check()
         return uvloop.run(_serve(settings))
     except (SignalboxError, ValidationError) as error:
         print(f"serving cannot start: {error}", file=sys.stderr)
@@ -49,10 +55,22 @@ async def _serve(settings: ServingSettings) -> int:
     async with running(settings) as server:
         beside = await _start_rpc(settings, server, await importing)
         http = DrainingServer(_config(settings, server), server, beside)
+        _spare_collections()
         await http.serve()
         if not http.started and beside is not None:
             await beside.stop(0.0)
         return 0 if http.started else 1
+
+
+def _spare_collections() -> None:
+    """Keep what start-up made out of later garbage collections, and make those rare.
+
+    Records that wait for the inference log outlive young collections, so that full ones came several
+    times a second; each went through all modules and stopped every request for a tenth of a second.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 def _import_rpc(settings: ServingSettings) -> Any:
@@ -63,9 +81,9 @@ async def _start_rpc(settings: ServingSettings, server: Server, rpc: Any) -> Bes
     """The started gRPC server. A taken port is an error where somebody chose it, else gRPC is left out."""
     if rpc is None:
         return None
-    beside = rpc.RpcServer(server.backing)
+    beside = rpc.RpcServer(server.backing, max_calls=settings.max_connections)
     try:
-        await beside.start(settings.host, settings.grpc_port)
+        await beside.start(settings.host, settings.grpc_port, settings.tls)
     except SignalboxError as error:
         if "grpc_port" in settings.model_fields_set:
             raise
@@ -80,13 +98,15 @@ def _config(settings: ServingSettings, server: Server) -> uvicorn.Config:
         host=settings.host,
         port=settings.port,
         loop="none",
-        http="httptools",
+        http=bounded(settings.wire_limits),
         ws="none",
         lifespan="off",
         access_log=False,
         log_config=None,
         server_header=False,
         timeout_graceful_shutdown=round(settings.drain_seconds),
+        ssl_certfile=settings.tls_certificate,
+        ssl_keyfile=settings.tls_key,
     )
 
 
@@ -125,5 +145,17 @@ def _refuse_open_door(settings: ServingSettings) -> None:
         )
 
 
+def _leave(code: int) -> NoReturn:
+    """End the process, everything being closed. A thread that a model never returns would end it badly:
+    it cannot be joined, and torch aborts when the interpreter takes its leave around it.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if any(thread.daemon for thread in threading.enumerate()):
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _leave(main())

@@ -7,9 +7,10 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from random import Random
 
@@ -18,9 +19,12 @@ from sqlalchemy import Engine
 from serving.announce import Announcer
 from serving.api.access import Access
 from serving.api.audit import audit_routes
+from serving.api.causes import error_routes
 from serving.api.crossing import crossing
 from serving.api.edge import App, Edge
+from serving.api.feedback import feedback_routes
 from serving.api.health import health_routes
+from serving.api.intake import Intake
 from serving.api.keyring import AdminKeyFile, KeyMirror, Keyring
 from serving.api.knowledge import Knowledge
 from serving.api.models import ModelDetails, model_routes
@@ -34,9 +38,11 @@ from serving.core.clock import Clock, SystemClock
 from serving.core.cpus import cpu_count
 from serving.core.errors import StoreUnavailable, StoreUnusable
 from serving.ejection import Ejections
+from serving.feedback import Feedback
 from serving.followed import FollowedModel, Visibility
 from serving.follower import Follower
 from serving.framework import framework_with
+from serving.gauges import Gauges, evicted
 from serving.health import Health
 from serving.heartbeat import Heartbeat, Identity
 from serving.inference import Inference
@@ -46,6 +52,7 @@ from serving.memory import Memory
 from serving.notices import log_dropping
 from serving.overrides import Overrides
 from serving.preload import Preloader
+from serving.promptness import Watchdog
 from serving.protocol.backing import Backing
 from serving.protocol.catalogue import Catalogue
 from serving.protocol.endpoints import protocol_routes
@@ -62,6 +69,7 @@ from serving.shelf import Shelf
 from serving.splits import Splits
 from serving.store.artifacts import ArtifactCache
 from serving.store.database import check, open_engine, upgrade
+from serving.store.feedback import FeedbackJournal
 from serving.store.guard import Guard
 from serving.store.inference_log import log_folder
 from serving.store.journal import Journal
@@ -74,8 +82,16 @@ from serving.store.registry import Registry, connect
 from serving.store.trail import Trail
 from serving.telemetry.counters import Statistics
 from serving.telemetry.inference_log import InferenceLog
+from serving.telemetry.joiner import Joiner
+from serving.telemetry.label_parts import LabelPartFolder
+from serving.telemetry.machine import Machine
 from serving.telemetry.metrics import Metrics
+from serving.telemetry.occupancy import Occupancy
 from serving.telemetry.parts import Keeping, PartFolder
+from serving.telemetry.recorder import Recorder
+from serving.telemetry.swaps import SwapTimes
+from serving.telemetry.version_facts import VersionFacts
+from serving.telemetry.writer import TelemetryWriter
 from serving.traffic import Traffic
 from serving.write_back import WriteBack
 
@@ -115,6 +131,8 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
         overrides = Overrides(OverrideFile(settings.serving_home / "overrides.json"), ledger, clock)
         cache = ArtifactCache(settings.cache_folder, client, registry, settings.cache_mb << 20)
         threads = settings.threads or cpu_count()
+        watchdog = Watchdog()
+        stack.callback(watchdog.close)
         preparation = Preparation(
             registry,
             cache,
@@ -123,8 +141,10 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             threads=threads,
             require_validation=settings.require_validation,
             batch_limits=settings.batch_limits,
+            watchdog=watchdog,
         )
         models: dict[str, FollowedModel] = {}
+        metrics = Metrics()
         memory = Memory(settings.memory_limits, clock, partial(standing_of, models))
         library = Library(
             preparation,
@@ -135,10 +155,12 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             candidate_timeout_seconds=settings.candidate_timeout_seconds,
             drain_seconds=settings.drain_seconds,
             concurrent_loads=settings.concurrent_loads,
+            on_loaded=metrics.load_seconds.observe,
         )
-        memory.tell(library.note_evicted)
+        memory.tell(evicted(metrics, library.note_evicted))
         stack.push_async_callback(library.close)
-        metrics, statistics, routes = Metrics(), Statistics(clock), Routes()
+        statistics, routes = Statistics(clock), Routes()
+        metrics.registry.register(Occupancy(library.loaded))
         record = Record(settings.serving_home / "served.json")
         visibility = Visibility(models, record, routes, settings.cache_folder)
         guard = Guard(registry, engine, Leases(engine, clock))
@@ -161,7 +183,9 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             write_back.consider(model)
             announcer.consider(model)
             shelf.consider(model)
+            swap_times.note(model)
 
+        swap_times = SwapTimes(metrics, clock)
         follower = Follower(
             settings,
             models,
@@ -186,18 +210,24 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
         inference_log = _inference_log(settings, metrics, ledger, clock)
         inference_log.start()
         stack.push_async_callback(asyncio.to_thread, inference_log.close)
+        recorder = Recorder(metrics, clock, worker=holder, is_on=settings.telemetry)
+        recorder.tell(swap_times.look)
+        writer = TelemetryWriter(recorder, engine, Machine(), metrics, clock, holder, settings.telemetry_kept)
+        if settings.telemetry:
+            writer.start()
+        stack.push_async_callback(asyncio.to_thread, writer.close)
         comparisons = Comparisons(ledger, metrics, clock, holder)
         stack.push_async_callback(comparisons.close)
         shadow = Shadow(comparisons, metrics, clock, settings.copy_limits, Random())
         stack.push_async_callback(shadow.close)
-        scores = Scores(models, rollbacks.judge, ejections.judge, metrics, clock)
-        inference = Inference(routes, scores, shadow, metrics, inference_log, statistics, clock)
+        scores = Scores(models, rollbacks.judge, ejections.judge, recorder, clock)
+        inference = Inference(routes, scores, shadow, recorder, inference_log, statistics, clock)
         health = Health(models, follower, inference, ledger, clock, settings.probe_seconds)
         readiness = Readiness(models, follower)
         visibility.tell(splits.note_restored)
         await restore(await asyncio.to_thread(record.read), models, library, overrides, visibility)
         visibility.tell(splits.note_changed)
-        identity = Identity(holder, f"http://{settings.host}:{settings.port}", clock.now())
+        identity = Identity(holder, settings.url, clock.now())
         heartbeat = Heartbeat(identity, models, health, ledger, clock)
         stack.push_async_callback(heartbeat.leave)
         keyring = Keyring(
@@ -206,8 +236,15 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
         await keyring.refresh()
         preloader = Preloader(memory, partial(standing_of, models))
         loops = (follower, health, heartbeat, keyring, preloader, comparisons)
+        journal_of_labels = FeedbackJournal(settings.serving_home)
+        feedback = Feedback(journal_of_labels)
+        stack.push_async_callback(feedback.close)
+        joiner = _joiner(settings, journal_of_labels, engine, models, metrics, clock)
+        joiner.start()
+        stack.push_async_callback(asyncio.to_thread, joiner.close)
         await _background(stack, *(loop.run() for loop in loops))
 
+        metrics.ask_before_scrape(Gauges(metrics, memory, follower, clock).look)
         catalogue = Catalogue(routes, models, readiness, statistics)
         framework = framework_with(metrics)
         knowledge = Knowledge(registry, ledger, clock)
@@ -221,6 +258,8 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
                 Traffic(models, registry, guard, overrides, splits, ledger, holder, follower.wake)
             ),
             audit_routes(ledger),
+            error_routes(ledger),
+            feedback_routes(feedback, clock),
             webhook_routes(Signature(secret_in(settings.webhook_secret_file), clock), follower.wake),
         ):
             framework.include_router(router)
@@ -232,8 +271,10 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             require_infer_key=settings.require_infer_key,
             hosts=settings.allowed_hosts,
         )
+        intake = Intake(settings.max_inflight_mb << 20)
         backing = Backing(
             access,
+            intake,
             inference,
             catalogue,
             shelf,
@@ -253,7 +294,7 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             max_body_bytes=backing.max_body_bytes,
             timeout_seconds=backing.timeout_seconds,
         )
-        edge = Edge(access, endpoint, scoring, framework)
+        edge = Edge(access, intake, endpoint, scoring, framework)
         yield Server(crossing(edge, settings.cors_allowed), backing, readiness)
 
 
@@ -275,6 +316,20 @@ def _inference_log(settings: ServingSettings, metrics: Metrics, ledger: Ledger, 
         chance=chance,
         on_trouble=lambda model, reason: ledger.notify(log_dropping(model, reason)),
     )
+
+
+def _joiner(
+    settings: ServingSettings,
+    journal: FeedbackJournal,
+    engine: Engine,
+    models: Mapping[str, FollowedModel],
+    metrics: Metrics,
+    clock: Clock,
+) -> Joiner:
+    folder, kept = log_folder(settings.home), timedelta(days=settings.log_retention_days)
+    label_parts = LabelPartFolder(folder, f"{socket.gethostname()}-{os.getpid()}", clock, kept)
+    known = VersionFacts(engine, models, clock)
+    return Joiner(folder, journal, engine, label_parts, known.of, metrics, clock, kept)
 
 
 def _prepare_store(url: str) -> None:

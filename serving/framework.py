@@ -1,5 +1,7 @@
 """The framework for everything but inference: documents itself, and answers errors in our one form."""
 
+import asyncio
+
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
@@ -36,6 +38,8 @@ def framework_with(metrics: Metrics) -> FastAPI:
 
     @framework.get("/metrics", include_in_schema=False)
     async def exposition() -> Response:
-        return Response(metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        metrics.look()
+        text = await asyncio.to_thread(metrics.exposition)
+        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return framework

@@ -1,16 +1,21 @@
 """Settings of the serving process; the only reader of the environment on this side."""
 
+from datetime import timedelta
 from functools import cached_property
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from serving.batcher import BatchLimits
 from serving.core.budget import Limits
 from serving.shadow import CopyLimits
+from serving.store.downsampling import Kept
 from serving.store.settings import StoreSettings
 from serving.telemetry.columns import Privacy
+from serving.tls import TlsFiles
+from serving.wire_limits import WireLimits
 
 
 class ServingSettings(StoreSettings):
@@ -47,6 +52,22 @@ class ServingSettings(StoreSettings):
     drain_seconds: float = Field(30.0, ge=0, description="Longest wait for requests in flight at shutdown.")
     probe_seconds: float = Field(5.0, gt=0, description="How often each served model is probed.")
     max_body_mb: int = Field(64, gt=0, description="Largest request body.")
+    max_inflight_mb: int = Field(
+        512, gt=0, description="Bodies of all requests in flight together; one more is answered with 503."
+    )
+    max_connections: int = Field(
+        1000, gt=0, description="Open HTTP connections; one more is answered with 503."
+    )
+    header_seconds: float = Field(
+        10.0, gt=0, description="Longest time a request line and its headers may take to arrive."
+    )
+    body_seconds: float = Field(
+        30.0, gt=0, description="Longest time a body may take to arrive, and a second more for each 256 KB."
+    )
+    tls_certificate: Path | None = Field(
+        None, description="PEM file with the certificate chain; HTTP and gRPC then speak TLS alone."
+    )
+    tls_key: Path | None = Field(None, description="PEM file with the certificate's private key.")
     cache_mb: int = Field(20480, gt=0, description="Size limit of the local artifact cache.")
     threads: int = Field(0, ge=0, description="Threads per model session; 0 means the CPUs available.")
     memory_mb: int = Field(
@@ -91,7 +112,20 @@ class ServingSettings(StoreSettings):
     log_hash: str = Field(
         "", description="Comma-separated globs of inference log columns written as SHA-256 of their value."
     )
+    telemetry: bool = Field(
+        True, description="Count requests, times and failures per version, for /metrics and the store."
+    )
+    telemetry_seconds_hours: float = Field(
+        2.0, gt=0, description="How long telemetry is kept per second; after that per minute."
+    )
+    telemetry_minutes_days: float = Field(
+        2.0, gt=0, description="How long telemetry is kept per minute; after that per hour."
+    )
+    telemetry_hours_days: float = Field(90.0, gt=0, description="How long telemetry is kept per hour.")
     log_level: str = Field("info", description="Log level of the serving process.")
+    log_format: Literal["text", "json"] = Field(
+        "text", description="Form of the log: `text` for people, `json` for one object a line."
+    )
 
     @property
     def memory_limits(self) -> Limits:
@@ -109,6 +143,29 @@ class ServingSettings(StoreSettings):
     @property
     def batch_limits(self) -> BatchLimits:
         return BatchLimits(self.max_batch_rows, self.max_waiting, self.max_waiting_mb << 20)
+
+    @property
+    def wire_limits(self) -> WireLimits:
+        return WireLimits(self.header_seconds, self.body_seconds, self.max_connections)
+
+    @property
+    def url(self) -> str:
+        """Where this server is reached from its own machine."""
+        scheme = "http" if self.tls is None else "https"
+        return f"{scheme}://{self.host}:{self.port}"
+
+    @property
+    def tls(self) -> TlsFiles | None:
+        """What the server proves itself with, None where it speaks in the clear."""
+        if self.tls_certificate is None or self.tls_key is None:
+            return None
+        return TlsFiles(self.tls_certificate, self.tls_key)
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("SIGNALBOX_TLS_CERTIFICATE and SIGNALBOX_TLS_KEY go together: set both or none")
+        return self
 
     @cached_property
     def is_loopback(self) -> bool:
@@ -129,6 +186,14 @@ class ServingSettings(StoreSettings):
     def log_privacy(self) -> Privacy:
         """Which columns of the inference log are left out or hashed."""
         return Privacy(drop=_globs(self.log_drop), hash=_globs(self.log_hash))
+
+    @property
+    def telemetry_kept(self) -> Kept:
+        return Kept(
+            timedelta(hours=self.telemetry_seconds_hours),
+            timedelta(days=self.telemetry_minutes_days),
+            timedelta(days=self.telemetry_hours_days),
+        )
 
     @property
     def key_mirror_file(self) -> Path:

@@ -9,16 +9,17 @@ import pytest
 from serving.__main__ import _start_rpc
 from serving.core.errors import SignalboxError
 from serving.settings import ServingSettings
+from serving.tls import TlsFiles
 from tests.story import story
 
 
 class TakenPort:
     """A gRPC server that finds its port in use."""
 
-    def __init__(self, backing: object) -> None:
-        self.backing = backing
+    def __init__(self, backing: object, *, max_calls: int) -> None:
+        self.backing, self.max_calls = backing, max_calls
 
-    async def start(self, host: str, port: int) -> int:
+    async def start(self, host: str, port: int, tls: TlsFiles | None) -> int:
         raise SignalboxError(f"port {port} is taken")
 
 

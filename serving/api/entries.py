@@ -10,10 +10,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from serving.api import figures
+from serving.api.causes import brief
 from serving.core.model import Tag, TensorSpec
 from serving.formats.artifact import payload_files
 from serving.pool import LoadedVersion
+from serving.store import observed
 from serving.store.changes import RecordedChange
+from serving.store.observed import NOT_OBSERVED, Observed
 from serving.store.registry import ModelVersion, Run
 from serving.store.version_reports import VersionReports
 from serving.telemetry.metrics import Tally
@@ -29,6 +32,7 @@ class Subject:
     run: Run | None
     reports: VersionReports
     tally: Tally
+    seen: Observed = NOT_OBSERVED
     is_active: bool
     is_told: bool
     health: str | None
@@ -80,7 +84,9 @@ def _entry(
         "loaded_at": loaded.loaded_at.isoformat() if loaded else None,
         "self_test": _self_test(loaded) if loaded else None,
         "memory_mb": figures.memory_mb(reports, loaded.loading.cost_bytes if loaded else 0, subject.tags),
-        "statistics": figures.statistics(reports, subject.tags, subject.tally),
+        "statistics": figures.statistics(reports, subject.tags, subject.tally, subject.seen),
+        "live": observed.as_json(subject.seen),
+        "errors": [brief(cause) for cause in subject.seen.causes],
         "refused": subject.refused,
         "health": subject.health,
         "history": [move(row) for row in moves if number in (row.from_version, row.to_version)],

@@ -22,6 +22,7 @@ from serving.follower import Follower
 from serving.health import Health
 from serving.pool import LoadedVersion
 from serving.splits import Splits
+from serving.store.observed import NOT_OBSERVED
 from serving.store.registry import ModelVersion
 from serving.store.version_reports import VersionReports
 from serving.telemetry.metrics import Metrics
@@ -88,6 +89,7 @@ class ModelDetails:
         told = detailed([registered for _, registered, _ in known if registered is not None], in_use)
         runs = await self._knowledge.runs(told, stale)
         reports = await self._knowledge.reports(model.name, told)
+        seen = await self._knowledge.observed(model.name, model.registered)
         numbers = in_use | {version.ref.version for version in told}
         refusals = {refusal.key.ref.version: refusal.reason for refusal in model.refusals.values()}
         active = model.champion.ref.version if model.champion is not None else None
@@ -99,6 +101,7 @@ class ModelDetails:
                 run=runs.get(registered.run_id) if registered else None,
                 reports=reports.get(number, VersionReports()),
                 tally=self._metrics.tally(VersionRef(model.name, number)),
+                seen=seen.get(number, NOT_OBSERVED),
                 is_active=number == active,
                 is_told=number in numbers,
                 health=str(self._health.status_of(model.name)) if number == active else None,

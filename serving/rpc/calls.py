@@ -9,8 +9,8 @@ from uuid import uuid4
 
 from google.protobuf.json_format import ParseDict
 
+from serving.accounts import Answer
 from serving.core.errors import NotServed
-from serving.inference import Answer
 from serving.protocol.backing import Backing
 from serving.protocol.deadline import timeout_seconds
 from serving.protocol.infer import answer_parameters
