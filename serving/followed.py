@@ -7,7 +7,7 @@ never while something loads.
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -208,15 +208,25 @@ class FollowedModel:
 
 
 class Visibility:
-    """Makes a change of any model durable, then visible; in that order, one at a time."""
+    """Makes a change of any model durable, then visible; in that order, one at a time.
+
+    A record that other workers of this server write too is changed in one entry only.
+    """
 
     def __init__(
-        self, models: Mapping[str, FollowedModel], record: Record, routes: Routes, cache_folder: Path
+        self,
+        models: Mapping[str, FollowedModel],
+        record: Record,
+        routes: Routes,
+        cache_folder: Path,
+        *,
+        is_shared: bool = False,
     ) -> None:
         self._models = models
         self._record = record
         self._routes = routes
         self._cache_folder = cache_folder
+        self._is_shared = is_shared
         self._writing = asyncio.Lock()
         self._on_split: Callable[[FollowedModel, Split | None], None] = lambda model, before: None
 
@@ -226,14 +236,37 @@ class Visibility:
 
     async def publish(self, model: FollowedModel) -> None:
         """Call with the model's lock held. Raises `StoreUnavailable` when the disk refuses; nothing shows."""
+        await self._publish(model, lambda before, now: replace(now, by_hand=before.by_hand))
+
+    async def publish_by_hand(self, model: FollowedModel) -> None:
+        """The same after a change of what is loaded by number, which nothing else changes in the record."""
+        await self._publish(model, lambda _, now: now)
+
+    async def _publish(
+        self, model: FollowedModel, merged: Callable[[ModelRecord, ModelRecord], ModelRecord]
+    ) -> None:
         async with self._writing:
-            answering = [m for m in self._models.values() if m.served or m.by_hand]
-            records = {m.name: m.record(self._cache_folder) for m in answering}
             try:
-                await asyncio.to_thread(self._record.write, records)
+                await asyncio.to_thread(self._write(model, merged))
             except OSError as error:
                 raise StoreUnavailable(f"the local record could not be written: {error}") from error
         self.show(model)
+
+    def _write(
+        self, model: FollowedModel, merged: Callable[[ModelRecord, ModelRecord], ModelRecord]
+    ) -> Callable[[], None]:
+        """The write, with what is to be written fixed now, on the event loop's thread."""
+        if not self._is_shared:
+            answering = [m for m in self._models.values() if m.served or m.by_hand]
+            records = {m.name: m.record(self._cache_folder) for m in answering}
+            return lambda: self._record.write(records)
+        now = model.record(self._cache_folder)
+
+        def change(before: ModelRecord) -> ModelRecord | None:
+            after = merged(before, now)
+            return after if after.aliases or after.by_hand else None
+
+        return lambda: self._record.merge(model.name, change)
 
     def show(self, model: FollowedModel) -> None:
         """Publish what the record already holds."""
