@@ -22,6 +22,8 @@ from serving.store.registry import RegisteredModel
 from serving.watch import AnswerWindow, Watch
 
 _MAX_CHAMPIONS = 10
+# What a common record had of a model, and what this process has now, to what it is to have.
+Merged = Callable[[ModelRecord, ModelRecord], ModelRecord]
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,9 +246,7 @@ class Visibility:
         """The same after a change of what is loaded by number, which nothing else changes in the record."""
         await self._publish(model, lambda _, now: now)
 
-    async def _publish(
-        self, model: FollowedModel, merged: Callable[[ModelRecord, ModelRecord], ModelRecord]
-    ) -> None:
+    async def _publish(self, model: FollowedModel, merged: Merged) -> None:
         async with self._writing:
             try:
                 await asyncio.to_thread(self._write(model, merged))
@@ -254,9 +254,7 @@ class Visibility:
                 raise StoreUnavailable(f"the local record could not be written: {error}") from error
         self.show(model)
 
-    def _write(
-        self, model: FollowedModel, merged: Callable[[ModelRecord, ModelRecord], ModelRecord]
-    ) -> Callable[[], None]:
+    def _write(self, model: FollowedModel, merged: Merged) -> Callable[[], None]:
         """The write, with what is to be written fixed now, on the event loop's thread."""
         if not self._is_shared:
             answering = [m for m in self._models.values() if m.served or m.by_hand]
