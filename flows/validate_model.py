@@ -14,7 +14,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from flows.catalog.descriptions import Descriptions
-from flows.catalog.policy import ValidationPolicy, policy_of
+from flows.catalog.policy import ValidationPolicy, policy_of, within_budget
 from flows.catalog.render import headline, markdown, rows
 from flows.catalog.report import ValidationReport, mark, record
 from flows.catalog.validate import Validation, run
@@ -105,7 +105,13 @@ def _describe(wiring: Wiring, ref: VersionRef) -> None:
 
 def _request(wiring: Wiring, ref: VersionRef, policy: ValidationPolicy, champion: str | None) -> Validation:
     settings = wiring.settings
-    return Validation(ref, policy, champion, settings.validation_seconds, settings.validation_memory_mb)
+    return Validation(
+        ref,
+        within_budget(policy, settings.memory_mb),
+        champion,
+        deadline_seconds=settings.validation_seconds,
+        memory_mb=settings.validation_memory_mb,
+    )
 
 
 def _publish(report: ValidationReport) -> None:

@@ -10,7 +10,7 @@ from datetime import datetime
 from hashlib import sha256
 
 from serving.core.datatypes import Array
-from serving.core.errors import ModelFailed
+from serving.core.errors import ModelFailed, VersionUnresponsive
 from serving.pool import LoadedVersion
 from serving.store.failures import Cause
 
@@ -27,8 +27,13 @@ def report_failure(
     inputs: Mapping[str, Array],
     request_id: str,
     now: datetime,
-) -> Cause:
-    """Log what an answer must not show, and return it to be counted."""
+) -> Cause | None:
+    """Log what an answer must not show, and return it to be counted.
+
+    A version that was not even asked is logged once, by its breaker, and None.
+    """
+    if isinstance(failure, VersionUnresponsive):
+        return None
     raised = failure.__cause__
     tail = traceback.extract_tb(raised.__traceback__)[-1:] if raised is not None else []
     where = [f"{frame.filename}:{frame.name}" for frame in tail]

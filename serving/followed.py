@@ -5,14 +5,15 @@ never while something loads.
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from serving.core.errors import StoreUnavailable
 from serving.core.model import Alias, VersionRef
+from serving.core.traffic import Split
 from serving.pool import LoadedVersion, VersionKey
 from serving.reconcile import Refusal
 from serving.routes import ModelRoutes, Routes
@@ -21,6 +22,8 @@ from serving.store.registry import RegisteredModel
 from serving.watch import AnswerWindow, Watch
 
 _MAX_CHAMPIONS = 10
+# What a common record had of a model, and what this process has now, to what it is to have.
+Merged = Callable[[ModelRecord, ModelRecord], ModelRecord]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,15 @@ class Preparing:
 
     alias: str
     key: VersionKey
+
+
+@dataclass(slots=True)
+class Trial:
+    """The answers that one challenger gave to its part of the traffic."""
+
+    key: VersionKey
+    window: AnswerWindow = field(default_factory=AnswerWindow)
+    is_ending: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +77,12 @@ class FollowedModel:
     kept: list[LoadedVersion] = field(default_factory=list)
     by_hand: dict[str, LoadedVersion] = field(default_factory=dict)
     is_answering: bool = False
+    # What the registry asks for, on record; `split_in_effect` is what requests meet of it.
+    split: Split | None = None
+    split_reason: str = ""
+    shown_split: Split | None = None
+    split_since: datetime | None = None
+    trial: Trial | None = None
 
     @property
     def is_wanted(self) -> bool:
@@ -74,6 +92,23 @@ class FollowedModel:
     @property
     def champion(self) -> LoadedVersion | None:
         return self.served.get(Alias.CHAMPION)
+
+    @property
+    def challenger(self) -> LoadedVersion | None:
+        return self.served.get(Alias.CHALLENGER)
+
+    def split_in_effect(self) -> Split | None:
+        """The split on record, while both its versions are served; a challenger that is champion has won."""
+        split, champion, challenger = self.split, self.champion, self.challenger
+        if split is None or champion is None or challenger is None or champion.key == challenger.key:
+            return None
+        return split if challenger.ref.version == split.challenger else None
+
+    def trial_of(self, challenger: LoadedVersion) -> Trial:
+        """What is known of this challenger; another one begins anew."""
+        if self.trial is None or self.trial.key != challenger.key:
+            self.trial = Trial(challenger.key)
+        return self.trial
 
     @property
     def previous_record(self) -> ServedVersion | None:
@@ -98,7 +133,8 @@ class FollowedModel:
             self.kept.remove(version)
 
     def routes(self) -> ModelRoutes:
-        return ModelRoutes(dict(self.served), self.previous, dict(self.by_hand))
+        by_hand = dict(self.by_hand)
+        return ModelRoutes(dict(self.served), self.previous, by_hand, self.split_in_effect())
 
     def as_restored(self) -> RegisteredModel | None:
         """What the registry named when this model was last served, as far as the local record tells."""
@@ -121,7 +157,9 @@ class FollowedModel:
 
     def crown(self, version: ServedVersion) -> None:
         """Note that `version` holds the champion alias now."""
-        kept = [earlier for earlier in self.champions if not _is_same(earlier, version)]
+        kept = [
+            earlier for earlier in self.champions if key_of(self.name, earlier) != key_of(self.name, version)
+        ]
         self.champions = [*kept, version][-_MAX_CHAMPIONS:]
 
     def succeed(
@@ -169,36 +207,75 @@ class FollowedModel:
             watch=WatchRecord(watch.version, watch.previous, watch.by_hand, watch.until) if watch else None,
             orphaned_since=self.orphaned_since,
             by_hand=tuple(as_served(version, cache_folder) for version in self.by_hand.values()),
+            split=self.split,
         )
 
 
 class Visibility:
-    """Makes a change of any model durable, then visible; in that order, one at a time."""
+    """Makes a change of any model durable, then visible; in that order, one at a time.
+
+    A record that other workers of this server write too is changed in one entry only.
+    """
 
     def __init__(
-        self, models: Mapping[str, FollowedModel], record: Record, routes: Routes, cache_folder: Path
+        self,
+        models: Mapping[str, FollowedModel],
+        record: Record,
+        routes: Routes,
+        cache_folder: Path,
+        *,
+        is_shared: bool = False,
     ) -> None:
         self._models = models
         self._record = record
         self._routes = routes
         self._cache_folder = cache_folder
+        self._is_shared = is_shared
         self._writing = asyncio.Lock()
+        self._on_split: Callable[[FollowedModel, Split | None], None] = lambda model, before: None
+
+    def tell(self, on_split: Callable[[FollowedModel, Split | None], None]) -> None:
+        """Have `on_split` called with a model whose split became another one, and the one before."""
+        self._on_split = on_split
 
     async def publish(self, model: FollowedModel) -> None:
         """Call with the model's lock held. Raises `StoreUnavailable` when the disk refuses; nothing shows."""
+        await self._publish(model, lambda before, now: replace(now, by_hand=before.by_hand))
+
+    async def publish_by_hand(self, model: FollowedModel) -> None:
+        """The same after a change of what is loaded by number, which nothing else changes in the record."""
+        await self._publish(model, lambda _, now: now)
+
+    async def _publish(self, model: FollowedModel, merged: Merged) -> None:
         async with self._writing:
-            answering = [m for m in self._models.values() if m.served or m.by_hand]
-            records = {m.name: m.record(self._cache_folder) for m in answering}
             try:
-                await asyncio.to_thread(self._record.write, records)
+                await asyncio.to_thread(self._write(model, merged))
             except OSError as error:
                 raise StoreUnavailable(f"the local record could not be written: {error}") from error
         self.show(model)
 
+    def _write(self, model: FollowedModel, merged: Merged) -> Callable[[], None]:
+        """The write, with what is to be written fixed now, on the event loop's thread."""
+        if not self._is_shared:
+            answering = [m for m in self._models.values() if m.served or m.by_hand]
+            records = {m.name: m.record(self._cache_folder) for m in answering}
+            return lambda: self._record.write(records)
+        now = model.record(self._cache_folder)
+
+        def change(before: ModelRecord) -> ModelRecord | None:
+            after = merged(before, now)
+            return after if after.aliases or after.by_hand else None
+
+        return lambda: self._record.merge(model.name, change)
+
     def show(self, model: FollowedModel) -> None:
         """Publish what the record already holds."""
-        self._routes.publish(model.name, model.routes())
+        routes = model.routes()
+        self._routes.publish(model.name, routes)
         model.is_answering = model.champion is not None
+        before, model.shown_split = model.shown_split, routes.split
+        if before != routes.split:
+            self._on_split(model, before)
 
 
 def as_served(version: LoadedVersion, cache_folder: Path) -> ServedVersion:
@@ -219,7 +296,3 @@ def key_of(model: str, served: ServedVersion) -> VersionKey:
 
 def find_served(version: str, records: Iterable[ServedVersion]) -> ServedVersion | None:
     return next((served for served in records if served.version == version), None)
-
-
-def _is_same(one: ServedVersion, other: ServedVersion) -> bool:
-    return (one.version, one.created_ms) == (other.version, other.created_ms)

@@ -18,6 +18,7 @@ from serving.followed import FollowedModel, key_of
 from serving.formats.loader import LoadedModel
 from serving.ledger import Ledger
 from serving.memory import Memory
+from serving.notices import version_stuck
 from serving.pool import LoadedVersion, VersionKey
 from serving.store.artifacts import ArtifactCache
 from serving.store.record import ServedVersion
@@ -142,11 +143,16 @@ class Library:
             async with self._memory.room(fetched.estimate_bytes, who, may_overflow=True):
                 loaded = await self._in_time(lambda: self._preparation.load(fetched), _discard)
                 loaded.woken_by(self.wake)
+                loaded.on_circuit = self._note_circuit
                 self._memory.add(loaded)
         self._on_loaded(asyncio.get_running_loop().time() - began)
         if is_audited:
             self._audit_load(loaded)
         return loaded
+
+    def _note_circuit(self, version: LoadedVersion) -> None:
+        if version.breaker.is_open:
+            self._ledger.notify(version_stuck(version.ref, version.breaker.stuck_threads))
 
     def _audit_load(self, loaded: LoadedVersion) -> None:
         self._ledger.audit(

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from serving.core.model import VersionRef
 
-_TEXT = "%(asctime)s %(levelname)s %(name)s %(message)s"
+_TEXT = "%(asctime)s %(levelname)s {who}%(name)s %(message)s"
 _PLACE = re.compile(r"(?:(?P<name>\w+)=)?%(?P<form>[-#0 +]*\d*(?:\.\d+)?[a-zA-Z%])")
 _EVENT = re.compile(r"[a-z][a-z0-9_]*")
 _OTHER = "message"
@@ -36,10 +36,11 @@ bound_request: ContextVar[str | None] = ContextVar("bound_request", default=None
 """The id of the request that is being answered, for every line that is logged meanwhile."""
 
 
-def set_up(level: str, form: Literal["text", "json"]) -> None:
-    """Log to the standard error stream from now on."""
+def set_up(level: str, form: Literal["text", "json"], worker: int | None = None) -> None:
+    """Log to the standard error stream from now on, as this one of several workers."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines() if form == "json" else TextLines(_TEXT))
+    who = "" if worker is None else f"worker-{worker} "
+    handler.setFormatter(JsonLines(worker) if form == "json" else TextLines(_TEXT.format(who=who)))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.getLogger("httpx").setLevel(logging.WARNING)
 
@@ -59,12 +60,18 @@ class TextLines(logging.Formatter):
 class JsonLines(logging.Formatter):
     """`at`, `level`, `logger`, `event`, the named values, `detail` for what has no name, `traceback`."""
 
+    def __init__(self, worker: int | None = None) -> None:
+        super().__init__()
+        self._worker = worker
+
     def format(self, record: logging.LogRecord) -> str:
         told: dict[str, Any] = {
             "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
         }
+        if self._worker is not None:
+            told["worker"] = self._worker
         request_id = bound_request.get()
         if request_id is not None:
             told["request_id"] = request_id

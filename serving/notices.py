@@ -28,6 +28,30 @@ def log_dropping(model: str, reason: str) -> Notice:
     )
 
 
+def challenger_ejected(ref: VersionRef, champion: str | None, evidence: str, rollout: str | None) -> Notice:
+    return Notice(
+        kind="challenger_ejected",
+        severity=Severity.CRITICAL,
+        title=f"Challenger {ref.version} of {ref.model} was ejected: {evidence}; "
+        f"version {champion or 'none'} answers all requests",
+        model=ref.model,
+        version=ref.version,
+        facts={"champion": champion, "evidence": evidence, "rollout": rollout},
+        dedup_key=f"challenger_ejected:{ref}",
+    )
+
+
+def traffic_unreadable(model: str, reason: str) -> Notice:
+    return Notice(
+        kind="traffic_unreadable",
+        severity=Severity.WARNING,
+        title=f"The traffic tag of {model} cannot be followed: {reason}; the champion answers all requests",
+        model=model,
+        facts={"reason": reason},
+        dedup_key=f"traffic_unreadable:{model}",
+    )
+
+
 def champion_orphaned(model: str, minutes: float) -> Notice:
     return Notice(
         kind="champion_orphaned",
@@ -73,4 +97,17 @@ def champion_failing(ref: VersionRef, evidence: str, remedy: str) -> Notice:
         version=ref.version,
         facts={"evidence": evidence},
         dedup_key=f"champion_failing:{ref}",
+    )
+
+
+def version_stuck(ref: VersionRef, threads: int) -> Notice:
+    return Notice(
+        kind="version_stuck",
+        severity=Severity.CRITICAL,
+        title=f"Version {ref.version} of {ref.model} does not answer: all its {threads} threads are stuck; "
+        "it is not asked until a trial succeeds",
+        model=ref.model,
+        version=ref.version,
+        facts={"threads": threads},
+        dedup_key=f"version_stuck:{ref}",
     )

@@ -4,27 +4,32 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
 from time import monotonic
 from typing import Any, cast
 
 import httpx
 import numpy as np
 
+from serving.accounts import Answer
 from serving.api.access import Access
 from serving.api.edge import App, Edge
+from serving.api.intake import Intake
 from serving.api.keyring import KeyMirror, Keyring
 from serving.api.rate import RateLimits
 from serving.core.clock import SystemClock
 from serving.core.datatypes import Array
 from serving.core.errors import InvalidRequest
 from serving.core.health import Status
-from serving.core.model import TensorSpec
 from serving.followed import FollowedModel
-from serving.inference import Answer, Inference
+from serving.formats.loader import LoadedModel
+from serving.inference import Inference
 from serving.pool import LoadedVersion
 from serving.protocol.infer import InferEndpoint
 from serving.protocol.scoring import ScoringEndpoint
 from serving.routes import Routes
+from serving.scores import Scores
+from serving.shadow import Copied, CopyLimits, Shadow
 from serving.telemetry.counters import Statistics
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.recorder import Recorder
@@ -46,6 +51,16 @@ class Hangs:
 
 
 @dataclass
+class Compared:
+    """Takes what came of copies and keeps it."""
+
+    copies: list[Copied] = field(default_factory=list)
+
+    async def add(self, copied: Copied) -> None:
+        self.copies.append(copied)
+
+
+@dataclass
 class Desk:
     """The use case over scripted versions, and what it reported."""
 
@@ -53,7 +68,10 @@ class Desk:
     model: FollowedModel
     routes: Routes
     metrics: Metrics
-    failing: list[Evidence] = field(default_factory=list)
+    failing: list[Evidence]
+    ejected: list[tuple[str, Evidence]]
+    compared: "Compared"
+    shadow: Shadow
 
     def install(self, champion: LoadedVersion, previous: LoadedVersion | None = None) -> None:
         self.model.served["champion"] = champion
@@ -61,14 +79,20 @@ class Desk:
         self.routes.publish("digits", self.model.routes())
 
     async def ask(
-        self, *, address: str | None = None, seconds: float = 20.0, finite: bool = True, array: Array = X
+        self,
+        *,
+        address: str | None = None,
+        key: str | None = None,
+        seconds: float = 20.0,
+        finite: bool = True,
+        array: Array = X,
     ) -> Answer:
-        def read(specs: tuple[TensorSpec, ...]) -> dict[str, Array]:
-            if [spec.name for spec in specs] != ["x"]:
+        def read(model: LoadedModel) -> dict[str, Array]:
+            if [spec.name for spec in model.inputs] != ["x"]:
                 raise InvalidRequest("unknown input", tensor="x")
             return {"x": array}
 
-        route = self.inference.route("digits", address)
+        route = self.inference.route("digits", address, key)
         return await self.inference.infer(
             route, read, deadline=monotonic() + seconds, request_id="r-1", finite=finite
         )
@@ -84,16 +108,28 @@ def open_desk(tmp_path: Path) -> Desk:
     """A desk without versions; its inference log takes records and writes none."""
     metrics, routes, model = Metrics(), Routes(), FollowedModel("digits")
     failing: list[Evidence] = []
-    inference = Inference(
-        routes,
+    ejected: list[tuple[str, Evidence]] = []
+    compared = Compared()
+    clock = SystemClock()
+    recorder = Recorder(metrics, clock, worker="w1")
+    scores = Scores(
         {"digits": model},
         lambda _, evidence: failing.append(evidence),
-        Recorder(metrics, SystemClock(), worker="w1"),
-        inference_log(part_folder(tmp_path), metrics),
-        Statistics(SystemClock()),
-        SystemClock(),
+        lambda _, challenger, evidence: ejected.append((challenger.ref.version, evidence)),
+        recorder,
+        clock,
     )
-    return Desk(inference, model, routes, metrics, failing)
+    shadow = Shadow(compared, metrics, clock, CopyLimits(ratio=1.0, in_flight=2), Random(7))
+    inference = Inference(
+        routes,
+        scores,
+        shadow,
+        recorder,
+        inference_log(part_folder(tmp_path), metrics),
+        Statistics(clock),
+        clock,
+    )
+    return Desk(inference, model, routes, metrics, failing, ejected, compared, shadow)
 
 
 async def nothing_behind(scope: object, receive: object, send: object) -> None:
@@ -131,5 +167,5 @@ def client(
         max_body_bytes=max_body_bytes,
         timeout_seconds=timeout_seconds,
     )
-    transport = httpx.ASGITransport(cast(Any, Edge(access, endpoint, scoring, behind)))
+    transport = httpx.ASGITransport(cast(Any, Edge(access, Intake(1 << 30), endpoint, scoring, behind)))
     return httpx.AsyncClient(transport=transport, base_url="http://localhost:8080")

@@ -21,7 +21,7 @@ FAULTS: Mapping[str, str] = MappingProxyType(
         "F9": "alias moved by hand in the middle of a rollout",
         "F10": "webhook lost, duplicated, reordered, forged or replayed",
         "F11": "artifact deleted, truncated, changed or of the wrong format",
-        "F12": "model that raises, hangs or answers outside its declaration",
+        "F12": "model that raises, hangs, takes all memory or answers outside its declaration",
         "F13": "challenger that is slower, fails more or answers differently",
         "F14": "no traffic or no labels during a stage",
         "F15": "clock stepped back or forward",

@@ -66,6 +66,13 @@ class RegisteredModel:
     def unpoint(self, alias: str = CHAMPION) -> None:
         self.registry.call("DELETE", "registered-models/alias", {"name": self.name, "alias": alias})
 
+    def tag(self, key: str, value: str) -> None:
+        self.registry.post("registered-models/set-tag", {"name": self.name, "key": key, "value": value})
+
+    def tags(self) -> dict[str, str]:
+        told = self.registry.call("GET", f"registered-models/get?name={self.name}")["registered_model"]
+        return {entry["key"]: entry["value"] for entry in told.get("tags", [])}
+
     def aliases(self) -> dict[str, str]:
         told = self.registry.call("GET", f"registered-models/get?name={self.name}")["registered_model"]
         return {entry["alias"]: str(entry["version"]) for entry in told.get("aliases", [])}
@@ -73,6 +80,13 @@ class RegisteredModel:
     def delete(self) -> None:
         """The model with its versions and aliases, in one call."""
         self.registry.call("DELETE", "registered-models/delete", {"name": self.name})
+
+    def delete_version(self, version: str) -> None:
+        """One version, and with it the aliases that name it."""
+        self.registry.call("DELETE", "model-versions/delete", {"name": self.name, "version": version})
+
+    def rename(self, name: str) -> None:
+        self.registry.post("registered-models/rename", {"name": self.name, "new_name": name})
 
     def files(self, version: str) -> Path:
         """Where the artifact store keeps the version's files."""

@@ -85,11 +85,11 @@ def _figures(report: BenchmarkReport) -> Iterator[list[str]]:
     for name, quantile in _QUANTILES:
         estimate = report.ratios.get(_STATISTICS[name]) if name in _STATISTICS else None
         yield both.row(f"latency {name}, ms", partial(_latency, quantile=quantile), "{:.3f}", estimate)
-    yield both.row("throughput, rows/s", lambda side: side.throughput_per_second, "{:,.0f}")
+    yield both.row("rows/s, best batch", lambda side: side.throughput_per_second, "{:,.0f}")
     for size in [point.rows for point in report.candidate.batches]:
-        yield both.row(f"  {size} at once", partial(_rate, size=size), "{:,.0f}")
+        yield both.row(f"rows/s, {size} at once", partial(_rate, size=size), "{:,.0f}")
     for count in [point.threads for point in report.candidate.threads]:
-        yield both.row(f"  {_threads(count)}", partial(_threaded, count=count), "{:,.0f}")
+        yield both.row(f"rows/s, {_threads(count)}", partial(_threaded, count=count), "{:,.0f}")
     for name in ("load", "resident", "peak"):
         yield both.row(f"memory {name}, MB", partial(_memory, name=name), "{:.1f}")
     yield both.row("CPU, cores kept busy", lambda side: side.cpu_ratio, "{:.2f}")

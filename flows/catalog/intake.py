@@ -1,6 +1,6 @@
 """What a pass over the model folders found, for people: table rows and Markdown."""
 
-from flows.catalog.markdown import plain, table
+from flows.catalog.markdown import plain
 from flows.catalog.outcome import Outcome, Result
 from flows.catalog.scan import ScanReport
 
@@ -29,5 +29,6 @@ def markdown(report: ScanReport) -> str:
     lines = ["# Registration of model files", "", plain(report.sentence), ""]
     if report.interrupted is not None:
         lines += [f"**Ended early:** {plain(report.interrupted)}", ""]
-    lines += table(COLUMNS, [list(row.values()) for row in rows(report)])
+    lines += [f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
+    lines += [f"| {' | '.join(map(plain, row.values()))} |" for row in rows(report)]
     return "\n".join(lines) + "\n"

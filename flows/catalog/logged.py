@@ -24,6 +24,8 @@ FLAT, WHOLE, VALID = "flat:", "whole:", "valid:"
 
 _ELEMENT = re.compile(r"(?P<name>.+)\.(?P<at>\d+)", re.DOTALL)
 _RAW = ".raw"
+# So that a few refused requests among them leave enough.
+_READ_TIMES = 2
 
 
 class NothingLogged(SignalboxError):
@@ -31,10 +33,10 @@ class NothingLogged(SignalboxError):
 
 
 def recent_inputs(folder: Path, model: str, rows: int, target: Path) -> Path:
-    """Write the newest `rows` answered rows of a model to `target`. Raises `NothingLogged`."""
-    table = read(folder, model, limit=rows)
+    """Write the newest `rows` rows of a model that were answered to `target`. Raises `NothingLogged`."""
+    table = _answered(read(folder, model, limit=rows * _READ_TIMES), rows)
     if not table.num_rows:
-        raise NothingLogged(f"the inference log holds no rows of '{model}'")
+        raise NothingLogged(f"the inference log holds no rows of '{model}' that were answered")
     arrays: dict[str, Array] = {}
     columns = [name for name in table.column_names if name not in FIXED_COLUMNS]
     for name, parts in _elements(columns).items():
@@ -46,6 +48,16 @@ def recent_inputs(folder: Path, model: str, rows: int, target: Path) -> Path:
         raise NothingLogged(f"the inference log holds no whole tensors of '{model}'")
     np.savez(target, allow_pickle=False, **arrays)
     return target
+
+
+def _answered(table: "pa.Table", rows: int) -> "pa.Table":
+    """What was refused, timed out or failed then proves nothing against a version now."""
+    import pyarrow.compute as pc
+
+    if not table.num_rows:
+        return table
+    found = table.filter(pc.equal(table.column("status"), "ok"))
+    return found.slice(max(0, found.num_rows - rows))
 
 
 def _elements(columns: list[str]) -> dict[str, list[str]]:

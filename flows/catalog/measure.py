@@ -23,7 +23,7 @@ from flows.catalog.replay import logged_inputs, replay
 from flows.catalog.scoring import Effort, Evaluated, evaluate, fitted
 from flows.catalog.subject import Subject, bring_in, resident_bytes
 from flows.catalog.task import TASKS, Notebook, Task
-from flows.catalog.trials import batch_invariance, determinism, recorded_inputs, time_calls, try_out
+from flows.catalog.trials import ROWS, batch_invariance, determinism, recorded_inputs, time_calls, try_out
 from serving.core.datatypes import Array
 from serving.formats.selftest import self_test
 
@@ -33,6 +33,7 @@ _GRACE_SECONDS = 10.0
 # What is optional is left out rather than interrupted.
 _SPARE_SECONDS = 5.0
 _LARGEST_BATCH_MS = 3000.0
+_SLOW_SECONDS = 0.5
 
 Inputs = Mapping[Source, Mapping[str, Array]]
 
@@ -163,10 +164,17 @@ def _closer_look(
     source, inputs = next(iter(answered.items()))
     trial = next(trial for trial in notebook.facts.trials if trial.source is source)
     rival = champion if _answers(trial.champion) else None
-    _note(notebook, batch=batch_invariance(source, inputs, candidate, rival, notebook.begin))
-    _note(notebook, repeat=determinism(source, inputs, candidate, rival, notebook.begin))
+    rows = _rows_in_time(notebook.facts)
+    _note(notebook, batch=batch_invariance(source, inputs, candidate, rival, notebook.begin, rows))
+    _note(notebook, repeat=determinism(source, inputs, candidate, rival, notebook.begin, rows))
     notebook.begin(Side.CANDIDATE, f"answering the {source} many times")
     _note(notebook, latency=_timed(source, inputs, candidate, rival, task.policy))
+
+
+def _rows_in_time(facts: Facts) -> int:
+    """Fewer rows of a model that is slow: each of them is asked several times."""
+    is_slow = facts.self_test is not None and facts.self_test.seconds > _SLOW_SECONDS
+    return 2 if is_slow else ROWS
 
 
 def _beyond(

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 from sqlalchemy import Engine
 
+from flows.catalog import baseline
 from flows.catalog.description import KIND, Description
 from serving.core.clock import Clock
 from serving.store import audit, model_files, outbox, reports
@@ -123,6 +124,13 @@ class Recorder:
             audit.append(connection, self._entry(outcome, details))
         return outcome
 
+    def declared(self, outcome: Outcome, numbers: Mapping[str, Any]) -> None:
+        """Keep what a side file says the version costs as its baseline until somebody measures it."""
+        if outcome.model is not None and outcome.version is not None:
+            baseline.record_declared(
+                self.engine, outcome.model, outcome.version, numbers, self.actor, self.clock.now()
+            )
+
     def put(self, file: ModelFile) -> None:
         with writing(self.engine) as connection:
             model_files.put(connection, file, self.clock.now())
@@ -134,7 +142,7 @@ class Recorder:
             kind=KIND,
             model=outcome.model or "",
             version=outcome.version,
-            verdict=str(outcome.result),
+            verdict="partial" if description.notes else "described",
             created_at=self.clock.now(),
             body=description.as_json(),
         )

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 
 from pydantic import TypeAdapter, ValidationError
@@ -95,6 +95,12 @@ def policy_of(given: Mapping[str, object]) -> ValidationPolicy:
     ours = limits({name: value for name, value in given.items() if name in _NAMES})
     policy: ValidationPolicy = _POLICIES.validate_python(ours)
     return policy
+
+
+def within_budget(policy: ValidationPolicy, budget_mb: float) -> ValidationPolicy:
+    """The policy with serving's memory budget as the limit, unless a lower one was given."""
+    given_mb = policy.max_memory_mb
+    return replace(policy, max_memory_mb=budget_mb if given_mb is None else min(given_mb, budget_mb))
 
 
 def _is_blank(value: object) -> bool:

@@ -21,7 +21,7 @@ from serving.formats.mlmodel import FILE_NAME
 from serving.store.registry import ModelVersion, Registry
 
 _MEGABYTE = 1 << 20
-_TOLD = frozenset(map(str, (Tag.AUTHOR, Tag.LABELS, Tag.LICENCE, Tag.TRAINING_DATASET)))
+_TOLD = frozenset(map(str, (Tag.AUTHOR, Tag.LABELS, Tag.LICENCE, Tag.SIBLING, Tag.TRAINING_DATASET)))
 _OF_THE_BYTES = frozenset((Tag.DIGEST, Tag.SOURCE_DIGEST, Tag.MEMORY_MB))
 Progress = Callable[[str, float], None]
 
@@ -81,7 +81,7 @@ class Publisher:
         for key in sorted(taken_back & version.tags.keys()):
             self._tracking.delete_version_tag(version.ref, self._registry.stored_tag(key))
         for key, value in tags.items():
-            if key not in _OF_THE_BYTES and value and version.tags.get(key) != value:
+            if key not in _OF_THE_BYTES and version.tags.get(key) != value:
                 self._registry.set_version_tag(version.ref, key, value)
         page = presentation.page(publication.description)
         if version.description != page:
@@ -154,6 +154,7 @@ def _version_tags(publication: Publication) -> dict[str, str]:
     tags |= {
         Tag.SOURCE_DIGEST: found.source_digest or "",
         Tag.DIGEST: found.digest or "",
+        Tag.SIBLING: side.sibling or "",
         Tag.MEMORY_MB: f"{max(found.grown_bytes / _MEGABYTE, 0.1):.1f}",
     }
     baseline = side.baseline
@@ -161,7 +162,7 @@ def _version_tags(publication: Publication) -> dict[str, str]:
         tags[Tag.MEMORY_MB] = f"{baseline.memory_mb:g}"
     if baseline is not None and baseline.latency_p50_ms is not None:
         tags[Tag.LATENCY_P50_MS] = f"{baseline.latency_p50_ms:g}"
-    return {str(key): value for key, value in tags.items()}
+    return {str(key): value for key, value in tags.items() if value}
 
 
 def _metrics(publication: Publication) -> dict[str, float]:

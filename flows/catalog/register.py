@@ -38,6 +38,8 @@ Progress = Callable[[str, float], None]
 """Told what is being done now, and which share of the whole is done."""
 
 _LOCKS = 64
+_ATTEMPTS = 3
+_CHANGED = "it changed while it was read"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +74,16 @@ class Request:
 
 def register(request: Request, means: Means) -> Outcome:
     """What came of the file, recorded. Raises `RegistryUnavailable`, `StoreUnavailable`, `ExaminerLost`."""
+    for _attempt in range(_ATTEMPTS):
+        found = _once(request, means)
+        if isinstance(found, Outcome):
+            return found
+        request = replace(request, file=found)
+    return Outcome(path=request.candidate.path, result=Result.PENDING, reason=_CHANGED)
+
+
+def _once(request: Request, means: Means) -> Outcome | ModelFile:
+    """What came of it; of a file with weights that nobody knew of, the file with them, to begin anew."""
     candidate = request.candidate
     request.progress("reading", 0.05)
     try:
@@ -96,7 +108,7 @@ class _Registration:
         self._means = means
         self._path = request.candidate.path
 
-    def outcome(self) -> Outcome:
+    def outcome(self) -> Outcome | ModelFile:
         before = self._request.file
         if before.state is not State.REGISTERING and not self._request.is_afresh:
             said = meaning(self._file.source_digest or "", self._wanted.side_digest, before)
@@ -127,7 +139,7 @@ class _Registration:
         side = self._wanted.side.as_json
         return self._means.recorder.became_version(self._file, outcome, side, None, {})
 
-    def _examined(self, work: Path, known: ModelVersion | None) -> Outcome:
+    def _examined(self, work: Path, known: ModelVersion | None) -> Outcome | ModelFile:
         try:
             task = self._task(work)
             self._request.progress("examining", 0.2)
@@ -138,7 +150,7 @@ class _Registration:
             if found.problem is not None:
                 raise ArtifactRefused(found.problem, next_step=found.next_step)
             if found.source_digest != self._file.source_digest:
-                return self._outcome(Result.PENDING, reason="it changed while it was read")
+                return self._outcome(Result.PENDING, reason=_CHANGED)
             return self._published(task, found, known or self._version(found.source_digest))
         except (ArtifactRefused, EvaluationRefused) as refused:
             return _refused(self._file, self._request.candidate, refused, self._means, self._wanted.model)
@@ -158,11 +170,11 @@ class _Registration:
             told=wanted.told,
         )
 
-    def _watched_from_now(self, found: Examined) -> Outcome:
+    def _watched_from_now(self, found: Examined) -> Outcome | ModelFile:
         """The file names weight files that were not known to belong to it: are they complete?"""
         file = self._with_members(found)
         if self._request.is_afresh:
-            return register(replace(self._request, file=file), self._means)
+            return file
         if found.problem is not None:
             refused = ArtifactRefused(found.problem, next_step=found.next_step)
             return _refused(file, self._request.candidate, refused, self._means, self._wanted.model)
@@ -209,8 +221,14 @@ class _Registration:
                 publisher.remove(attempt.text, self._wanted.model, None)
                 raise
             outcome = self._outcome(Result.REGISTERED, found, version=version)
+        self._keep_baseline(outcome)
         details = {"source_digest": found.source_digest, "digest": found.digest, "golden": found.golden}
         return self._means.recorder.became_version(file, outcome, side, description, details)
+
+    def _keep_baseline(self, outcome: Outcome) -> None:
+        declared, before = self._wanted.side.baseline, (self._request.file.side or {}).get("baseline")
+        if declared is not None and declared.model_dump(exclude_none=True) != before:
+            self._means.recorder.declared(outcome, declared.numbers)
 
     def _version(self, digest: str | None) -> ModelVersion | None:
         """The oldest version of these bytes."""

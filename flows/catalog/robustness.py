@@ -3,9 +3,10 @@
 Pure; called by `flows.catalog.checks`. What the champion does alike is no step back and is only told.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flows.catalog.facts import Answer, Facts, Kinship, Replay, Side, Trial
+from flows.catalog.facts import Answer, Facts, Kinship, Replay, Side, Source, Trial
 from flows.catalog.figures import not_reached
 from flows.catalog.policy import ValidationPolicy
 from flows.catalog.verdict import Check, CheckName, Evidence, Verdict, worst
@@ -21,15 +22,17 @@ def odd_inputs(facts: Facts, policy: ValidationPolicy) -> Check:
     if not facts.odd:
         reason = "no input was answered that could be varied, or no time was left"
         return Check(name, Verdict.NOT_MEASURED, reason) if facts.interrupted is None else not_reached(name)
-    findings = [_odd(trial) for trial in facts.odd]
+    # At the edges of a datatype sums overflow; on which side of it tells two versions apart in nothing.
+    overflows = any(_is_edge(trial) and trial.champion and trial.champion.non_finite for trial in facts.odd)
+    findings = [_odd(trial, excuses_overflow=overflows and _is_edge(trial)) for trial in facts.odd]
     verdict = worst(finding.verdict for finding in findings)
     evidence: Evidence = {str(finding.trial.source): finding.told for finding in findings}
-    deciding = [finding.told for finding in findings if finding.verdict is verdict]
     if verdict is not Verdict.PASSED:
-        return Check(name, verdict, "; ".join(deciding), evidence)
-    notes = [finding.told for finding in findings if finding.is_note]
+        deciding = [finding for finding in findings if finding.verdict is verdict]
+        return Check(name, verdict, _gathered(deciding), evidence)
+    notes = [finding for finding in findings if finding.is_note]
     asked = ", ".join(_named(trial) for trial in facts.odd)
-    said = f"answered: {asked}" if not notes else f"no worse than the champion: {'; '.join(notes)}"
+    said = f"no worse than the champion: {_gathered(notes)}" if notes else f"answered: {asked}"
     return Check(name, verdict, said, evidence)
 
 
@@ -84,7 +87,18 @@ class _Finding:
     is_note: bool = False
 
 
-def _odd(trial: Trial) -> _Finding:
+def _is_edge(trial: Trial) -> bool:
+    return trial.source in (Source.HIGHEST, Source.LOWEST)
+
+
+def _gathered(findings: Sequence[_Finding]) -> str:
+    """The first in full, the others by where they were found."""
+    first, *others = findings
+    also = f"; likewise on: {', '.join(_named(each.trial) for each in others)}" if others else ""
+    return f"{first.told}{also}"
+
+
+def _odd(trial: Trial, *, excuses_overflow: bool) -> _Finding:
     ours, theirs = trial.candidate, trial.champion
     if ours.error is not None:
         told = f"{ours.error}, on the {_named(trial)}"
@@ -96,7 +110,9 @@ def _odd(trial: Trial) -> _Finding:
     if ours.non_finite:
         names = ", ".join(f"'{name}'" for name in ours.non_finite)
         told = f"output {names} is not finite on the {_named(trial)}"
-        same = theirs is not None and (theirs.error is not None or bool(theirs.non_finite))
+        same = theirs is not None and (
+            theirs.error is not None or bool(theirs.non_finite) or excuses_overflow
+        )
         return _Finding(trial, Verdict.PASSED if same else Verdict.WARNING, told, is_note=same)
     return _Finding(trial, Verdict.PASSED, "answered")
 

@@ -97,9 +97,9 @@ def scan(folders: Sequence[Path], means: Means, watch: Watch, engine: Engine) ->
         for _round in range(_ROUNDS):
             _note(found, engine, means.clock)
             found = _watched(found, engine, means.clock, watch)
-            taken = {outcome.path: outcome for outcome in _taken(found, means)}
-            outcomes |= taken
-            asked = [one.candidate for one in found if _waits(taken.get(one.candidate.path))]
+            for outcome in _taken(found, means):
+                outcomes[outcome.path] = outcome
+            asked = [one.candidate for one in found if _waits(outcomes.get(one.candidate.path))]
             if not asked:
                 break
             found = [*_looked_at(asked, model_files.known(engine), means.clock, watch.quiet_seconds)]
@@ -127,8 +127,8 @@ def _looked_at(
 ) -> Iterator[_Found]:
     for candidate in candidates:
         before = noted.get(key_of(str(candidate.path)))
-        members = before.members if before is not None else ()
-        members = tuple(dict.fromkeys((*members, *data_files(candidate.path))))
+        # Once a file was examined, it is known which weights are its own.
+        members = before.members if before is not None else data_files(candidate.path)
         attached = before.attached if before is not None else ()
         with suppress(OSError):  # it vanished meanwhile
             seen = fingerprint(candidate, (*members, *attached))
@@ -197,10 +197,12 @@ def _note_missing(
     ]
     late = [file.path for file in gone if file.missing_since and now - file.missing_since >= _FORGET_AFTER]
     fresh = [replace(file, missing_since=now) for file in gone if file.missing_since is None]
+    # Read anew: what this pass has taken says so itself by now.
+    present = model_files.known(engine) if any(file.missing_since for file in noted.values()) else {}
     back = [
         replace(file, missing_since=None)
-        for key, file in noted.items()
-        if key in there and file.missing_since is not None and file.state is not State.CHANGING
+        for key, file in present.items()
+        if key in there and file.missing_since is not None
     ]
     if late:
         model_files.forget(engine, late)

@@ -39,6 +39,17 @@ class Baseline(BaseModel):
     throughput: float | None = Field(None, gt=0, description="Answers per second.")
     memory_mb: float | None = Field(None, gt=0)
 
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """By the names that reports of a benchmark use."""
+        named = {
+            "accuracy": self.accuracy,
+            "latency_ms": self.latency_p50_ms,
+            "throughput_per_second": self.throughput,
+            "memory_mb": self.memory_mb,
+        }
+        return {name: value for name, value in named.items() if value is not None}
+
 
 class SideFile(BaseModel):
     """Every key a side file may have; all are optional. Paths are relative to the side file."""
@@ -61,6 +72,7 @@ class SideFile(BaseModel):
     labels: list[Label] | Text | None = None
     dependencies: list[Label] = Field(default_factory=list)
     licence: Label | None = None
+    sibling: Label | None = Field(None, description="Name that every format of the same network shares.")
     baseline: Baseline | None = None
 
     @field_validator("name")

@@ -21,7 +21,8 @@ from serving.core.model import VersionRef
 ATTEMPT_TAG = "signalbox.attempt"
 _API = "/api/2.0/mlflow"
 _PROXY = "/api/2.0/mlflow-artifacts/artifacts"
-_UPLOAD = httpx.Timeout(5.0, read=60.0, write=60.0)
+# A server that keeps files elsewhere answers once it has passed the whole file on.
+_UPLOAD = httpx.Timeout(5.0, read=600.0, write=60.0)
 _CHUNK_BYTES = 1 << 20
 _BATCH = 100
 _EVALUATION_FOLDER = "signalbox/evaluation"

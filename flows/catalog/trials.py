@@ -17,7 +17,9 @@ from serving.formats.probe import in_datatypes, named_example, zeros
 
 Begin = Callable[[Side, str], None]
 
-_ROWS = 8
+ROWS = 8
+"""Rows of a batch that is compared with its rows alone."""
+
 _TILED_SHARES = (1.0, 0.75, 0.5, 0.25)
 _WARM_UP_CALLS = 10
 _WARM_UP_SHARE = 0.2
@@ -54,7 +56,12 @@ def try_out(
 
 
 def batch_invariance(
-    source: Source, inputs: Mapping[str, Array], candidate: Subject, champion: Subject | None, begin: Begin
+    source: Source,
+    inputs: Mapping[str, Array],
+    candidate: Subject,
+    champion: Subject | None,
+    begin: Begin,
+    count: int = ROWS,
 ) -> Comparison | None:
     """Rows answered together against the same rows alone; None where rows cannot be told apart.
 
@@ -62,7 +69,7 @@ def batch_invariance(
     """
     if not candidate.is_batched:
         return None
-    rows = several_rows(inputs)
+    rows = several_rows(inputs, count)
     begin(Side.CANDIDATE, f"answering rows of the {source} together and alone")
     try:
         ours = _together_against_alone(candidate, rows)
@@ -79,10 +86,15 @@ def batch_invariance(
 
 
 def determinism(
-    source: Source, inputs: Mapping[str, Array], candidate: Subject, champion: Subject | None, begin: Begin
+    source: Source,
+    inputs: Mapping[str, Array],
+    candidate: Subject,
+    champion: Subject | None,
+    begin: Begin,
+    count: int = ROWS,
 ) -> Comparison:
     """The same inputs answered twice. The champion is only asked where the candidate differs."""
-    rows = {name: array[:_ROWS] for name, array in inputs.items()} if candidate.is_batched else inputs
+    rows = {name: array[:count] for name, array in inputs.items()} if candidate.is_batched else inputs
     begin(Side.CANDIDATE, f"answering the {source} twice")
     ours = _once_against_twice(candidate, rows)
     theirs = None
@@ -130,11 +142,11 @@ def _in_turn(
     return times_ms
 
 
-def several_rows(inputs: Mapping[str, Array]) -> dict[str, Array]:
-    """Up to eight rows; of a single one, four: itself and fractions of its floating-point values."""
+def several_rows(inputs: Mapping[str, Array], count: int = ROWS) -> dict[str, Array]:
+    """Up to `count` rows; of a single one, four: itself and fractions of its floating-point values."""
     if _length(inputs) > 1:
-        return {name: array[:_ROWS] for name, array in inputs.items()}
-    return {name: _tiled(array) for name, array in inputs.items()}
+        return {name: array[:count] for name, array in inputs.items()}
+    return {name: _tiled(array)[:count] for name, array in inputs.items()}
 
 
 class _NoBatch(Exception):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,6 +42,9 @@ def register_file(
     team: Annotated[str | None, typer.Option(help="Whose model it is.")] = None,
     training_dataset: Annotated[str | None, typer.Option(help="What it was trained on.")] = None,
     licence: Annotated[str | None, typer.Option(help="Under which licence it is given.")] = None,
+    sibling: Annotated[
+        str | None, typer.Option(help="Name that every format of this network shares.")
+    ] = None,
     metric: Pairs = None,
     param: Params = None,
     tag: Tags = None,
@@ -59,6 +63,7 @@ def register_file(
         "team": team,
         "training_dataset": training_dataset,
         "licence": licence,
+        "sibling": sibling,
         "metrics": _numbers(metric or []),
         "params": _pairs("--param", param or []),
         "tags": _pairs("--tag", tag or []),
@@ -86,21 +91,15 @@ def _registered(path: Path, said: Mapping[str, Any], *, quiet: bool) -> Outcome:
         with _progress(path.name, quiet=quiet) as told, means_of(wiring, actor(), tells=False) as means:
             candidate = Candidate(path, path.parent)
             noted = model_files.get(wiring.engine, str(path))
-            members = _members(path, noted)
-            fresh = ModelFile(
-                path=str(path),
-                members=members,
-                fingerprint=fingerprint(candidate, members),
-                since=wiring.clock.now(),
-            )
-            request = Request(
-                candidate=candidate, file=noted or fresh, said=said, is_afresh=True, progress=told
-            )
+            file = noted or _unseen(candidate, wiring.clock.now())
+            request = Request(candidate=candidate, file=file, said=said, is_afresh=True, progress=told)
             return register(request, means)
 
 
-def _members(path: Path, noted: ModelFile | None) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((*(noted.members if noted else ()), *data_files(path))))
+def _unseen(candidate: Candidate, now: datetime) -> ModelFile:
+    members = data_files(candidate.path)
+    stamp = fingerprint(candidate, members)
+    return ModelFile(path=str(candidate.path), members=members, fingerprint=stamp, since=now)
 
 
 def _fail(outcome: Outcome, *, quiet: bool) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from flows.catalog.policy import Doubt, ValidationPolicy, policy_of
+from flows.catalog.policy import Doubt, ValidationPolicy, policy_of, within_budget
 from flows.catalog.render import COLUMNS, cells, headline
 from flows.catalog.report import ValidationReport, mark, record
 from flows.catalog.validate import Validation, run
@@ -64,7 +64,7 @@ def validate(
     )
     request = Validation(
         VersionRef(model, version),
-        policy,
+        within_budget(policy, settings.memory_mb),
         champion,
         settings.validation_seconds,
         settings.validation_memory_mb,

@@ -128,10 +128,15 @@ def _notes(spec: Any, precision: str) -> tuple[str, ...]:
             "The program computes in fp16; its weights are kept as they are, and the translation "
             "computes in float32, so results can differ from a device's by about 1e-2 relative."
         )
-    for feature in spec.description.input:
-        if feature.type.HasField("imageType"):
-            notes.append(
-                f"Input '{feature.name}' was an image; it is now a float32 array (1, C, H, W) of pixel "
-                "values from 0 to 255, before the program's own scaling."
-            )
+    notes += [
+        f"Input '{feature.name}' was an image; it is now a float32 array (1, C, H, W) of pixel values from 0 "
+        "to 255, before the model's own scaling."
+        for feature in spec.description.input
+        if feature.type.HasField("imageType")
+    ]
+    notes += [
+        f"Output '{feature.name}' was an image; it is now an array of pixel values."
+        for feature in spec.description.output
+        if feature.type.HasField("imageType")
+    ]
     return tuple(notes)

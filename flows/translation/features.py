@@ -44,6 +44,8 @@ class Feature:
 def feature_of(declared: Any) -> Feature:
     """One input or output. Raises TranslationRefused for a kind that is neither array, image nor number."""
     kind = declared.type.WhichOneof("Type")
+    if not declared.name:
+        raise TranslationRefused("an input or output has no name")
     if kind == "multiArrayType":
         return _array(declared)
     if kind == "imageType":

@@ -4,6 +4,7 @@ The reader trusts offsets and sizes. A file begins with a header of 64 bytes; ea
 of 64 bytes (sentinel, element type, size, offset of its data, padding bits), little-endian.
 """
 
+import math
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ _RECORD = struct.Struct("<IIQQQ")
 _RECORD_BYTES = 64
 _SENTINEL = 0xDEADBEEF
 _MAX_ELEMENTS = 2**31  # of one tensor, stored or computed
+# Arguments that size an output which coremltools computes while it rebuilds a program of constants.
+_SHAPES = {"fill": ("shape",), "tile": ("reps",)}
 _SAVE_AGAIN = "save the model again as a whole .mlpackage folder, weights included"
 
 
@@ -32,9 +35,14 @@ class _Reference:
 def check_weights(program: Any, folder: Path | None) -> None:
     """Raise TranslationRefused if a weight's record or data are missing, or a tensor is declared huge."""
     sizes: dict[Path, int] = {}
+    counts: dict[str, int] = {}  # products of the constant whole numbers, which may be shapes
     for operation in operations(program):
         for output in operation.outputs:
-            _check_size(operation.type, output.name, output.type)
+            _check_size(operation.type, output.name, _elements(output.type))
+        counts |= _counts(operation)
+        for argument in _SHAPES.get(operation.type, ()):
+            for one in operation.inputs[argument].arguments:
+                _check_size(operation.type, operation.outputs[0].name, counts.get(one.name, 1))
         for reference in _references(operation):
             _check_reference(reference, folder, sizes)
 
@@ -53,10 +61,7 @@ def _within(block: Any) -> Iterator[Any]:
             yield from _within(nested)
 
 
-def _check_size(operator: str, variable: str, kind: Any) -> None:
-    if kind.WhichOneof("type") != "tensorType":
-        return
-    elements = _elements(kind)
+def _check_size(operator: str, variable: str, elements: int) -> None:
     if elements > _MAX_ELEMENTS:
         raise TranslationRefused(
             f"operator '{operator}' declares {elements:,} elements for its output '{variable}', "
@@ -66,8 +71,18 @@ def _check_size(operator: str, variable: str, kind: Any) -> None:
         )
 
 
+def _counts(operation: Any) -> dict[str, int]:
+    """What a constant of whole numbers multiplies out to, by the name of its variable."""
+    if operation.type != "const" or "val" not in operation.attributes:
+        return {}
+    values = operation.attributes["val"].immediateValue.tensor.ints.values
+    return {operation.outputs[0].name: math.prod(abs(one) for one in values)} if values else {}
+
+
 def _elements(kind: Any) -> int:
-    """How many elements a tensor type has, its unknown dimensions taken as 1."""
+    """How many elements a tensor type has, its unknown dimensions and other types taken as 1."""
+    if kind.WhichOneof("type") != "tensorType":
+        return 1
     count = 1
     for dimension in kind.tensorType.dimensions:
         if dimension.WhichOneof("dimension") == "constant":

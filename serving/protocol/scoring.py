@@ -16,17 +16,19 @@ import orjson
 from fastapi import APIRouter
 from fastapi.responses import Response
 
+from serving.accounts import Answer
 from serving.api.body import Receive
 from serving.api.encoding import read_content
 from serving.core.datatypes import DTYPES, Array
 from serving.core.errors import InvalidRequest, NotServed
 from serving.core.model import Format
-from serving.inference import Answer, Inference
+from serving.inference import Inference
 from serving.protocol.answer import Body
 from serving.protocol.catalogue import Catalogue
 from serving.protocol.deadline import timeout_seconds
 from serving.protocol.infer import Send, send_answer
 from serving.protocol.json_data import plain
+from serving.protocol.route_key import route_key
 from serving.protocol.scoring_forms import Scoring, parse_scoring
 
 
@@ -59,17 +61,18 @@ class ScoringEndpoint:
         raw = await read_content(receive, headers, self._max_body_bytes)
         request = parse_scoring(raw, headers.get("content-type", ""))
         model = unquote(quoted_model) if quoted_model is not None else self._only_model()
-        route = self._inference.route(model, unquote(quoted_version) if quoted_version else None)
+        address = unquote(quoted_version) if quoted_version else None
+        route = self._inference.route(model, address, route_key(headers, request_id))
         timeout = timeout_seconds({}, headers.get("x-request-timeout"), self._timeout_seconds)
         answer = await self._inference.infer(
-            route, request.read, deadline=arrived + timeout, request_id=request_id, finite=True
+            route, request.fit, deadline=arrived + timeout, request_id=request_id, finite=True
         )
         began_ns = time.perf_counter_ns()
         content = orjson.dumps(
             {"predictions": predictions(request, answer)}, option=orjson.OPT_SERIALIZE_NUMPY
         )
-        await send_answer(send, answer, Body(content), request_id, headers.get("accept-encoding"))
         self._inference.rendered(answer, began_ns)
+        await send_answer(send, answer, Body(content), request_id, headers.get("accept-encoding"))
 
     def _only_model(self) -> str:
         names = self._names()

@@ -9,8 +9,8 @@ from uuid import uuid4
 
 from google.protobuf.json_format import ParseDict
 
+from serving.accounts import Answer
 from serving.core.errors import NotServed
-from serving.inference import Answer
 from serving.protocol.backing import Backing
 from serving.protocol.deadline import timeout_seconds
 from serving.protocol.infer import answer_parameters
@@ -26,12 +26,13 @@ _SERVICES = ("", "inference.GRPCInferenceService", "grpc.health.v1.Health")
 class Caller:
     """Who calls: name for the audit trail, id of the request, and the moment it may last until.
 
-    `metadata` is what the answer tells beside its message.
+    `route_key` decides whose part of a split it is; `metadata` is what the answer tells beside its message.
     """
 
     actor: str
     request_id: str = field(default_factory=lambda: uuid4().hex)
     remaining_seconds: float | None = None
+    route_key: str | None = None
     metadata: dict[str, str] = field(default_factory=dict)
 
 
@@ -72,7 +73,7 @@ class Calls:
     async def model_statistics(
         self, request: pb.ModelStatisticsRequest, caller: Caller
     ) -> pb.ModelStatisticsResponse:
-        told = self._catalogue.statistics(request.name or None, request.version or None)
+        told = await self._catalogue.statistics(request.name or None, request.version or None)
         return ParseDict(told, pb.ModelStatisticsResponse())
 
     async def repository_index(
@@ -102,14 +103,14 @@ class Calls:
         arrived = time.monotonic()
         backing = self._backing
         request = read_request(message)
-        route = backing.inference.route(message.model_name, message.model_version or None)
-        request.check_outputs(route.version.model.outputs)
+        address = message.model_version or None
+        route = backing.inference.route(message.model_name, address, caller.route_key)
         allowed = timeout_seconds(request.parameters, None, backing.timeout_seconds)
         if caller.remaining_seconds is not None:
             allowed = min(allowed, caller.remaining_seconds)
         answer = await backing.inference.infer(
             route,
-            request.read,
+            request.fit,
             deadline=arrived + allowed,
             request_id=caller.request_id,
             finite=request.must_be_finite,

@@ -5,14 +5,15 @@ come back with the same versions while MLflow and the state store are away.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from serving.core.errors import StoreUnusable
-from serving.store.durable import write_atomically
+from serving.core.traffic import Split
+from serving.store.durable import exclusive, write_atomically
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class ModelRecord:
     """`champions` are the versions that held the alias and were neither ejected nor rolled back.
 
     Oldest first; the last one is the present champion, the one before it the fallback. `by_hand` are the
-    versions an admin loaded by number.
+    versions an admin loaded by number. `split` is what the traffic tag asked for, beside these aliases.
     """
 
     aliases: Mapping[str, ServedVersion] = field(default_factory=dict)
@@ -47,10 +48,11 @@ class ModelRecord:
     watch: WatchRecord | None = None
     orphaned_since: datetime | None = None
     by_hand: tuple[ServedVersion, ...] = ()
+    split: Split | None = None
 
 
 class Record:
-    """The file. One writer: the serving process that owns the folder."""
+    """The file, of one server. A server of one process writes it whole, workers of one each their change."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -68,6 +70,14 @@ class Record:
                 next_step="move the file away; serving then follows the registry from the start",
             ) from error
 
+    def stamp(self) -> tuple[int, int] | None:
+        """Another one after every write; None while there is no file."""
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns
+
     def write(self, models: Mapping[str, ModelRecord]) -> None:
         """Returns once the record is on the disk."""
         text = json.dumps(
@@ -77,13 +87,21 @@ class Record:
         )
         write_atomically(self._path, text.encode())
 
+    def merge(self, name: str, change: Callable[[ModelRecord], ModelRecord | None]) -> None:
+        """Change one model's entry, None removing it, and leave what other workers wrote of others."""
+        with exclusive(self._path.with_name(self._path.name + ".lock")):
+            models = self.read()
+            changed = change(models.pop(name, ModelRecord()))
+            self.write(models if changed is None else models | {name: changed})
+
 
 def _model_record(raw: Mapping[str, Any]) -> ModelRecord:
-    watch, orphaned_since = raw["watch"], raw["orphaned_since"]
+    watch, orphaned_since, split = raw["watch"], raw["orphaned_since"], raw.get("split")
     return ModelRecord(
         aliases={alias: ServedVersion(**version) for alias, version in raw["aliases"].items()},
         champions=tuple(ServedVersion(**version) for version in raw["champions"]),
         watch=WatchRecord(**watch | {"until": datetime.fromisoformat(watch["until"])}) if watch else None,
         orphaned_since=datetime.fromisoformat(orphaned_since) if orphaned_since else None,
         by_hand=tuple(ServedVersion(**version) for version in raw.get("by_hand", ())),
+        split=Split(**split) if split else None,
     )

@@ -20,7 +20,7 @@ from sqlalchemy import (
 
 # A name of our own: MLflow and Prefect keep an `alembic_version` in databases they may share with us.
 VERSION_TABLE = "signalbox_version"
-REVISIONS = ("0001", "0002", "0003", "0004", "0006")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
 """Every schema revision this release knows, oldest first; the last is the one it works with."""
 
 metadata = MetaData()
@@ -246,6 +246,24 @@ keys = Table(
     UniqueConstraint("digest", name="uq_keys_digest"),
 )
 
+comparisons = Table(
+    "comparisons",
+    metadata,
+    Column("model", String(512), nullable=False),
+    Column("champion", String(64), nullable=False),
+    Column("other", String(64), nullable=False),
+    Column("role", String(16), nullable=False),
+    # 1 where the other version answered the caller and the champion got the copy.
+    Column("is_control", Integer, nullable=False),
+    Column("minute", String(32), nullable=False),
+    # Each worker has rows of its own, so that writing one again changes nothing.
+    Column("worker", String(256), nullable=False),
+    Column("body", Text, nullable=False),
+    PrimaryKeyConstraint(
+        "model", "minute", "champion", "other", "role", "is_control", "worker", name="pk_comparisons"
+    ),
+)
+Index("ix_comparisons_minute", comparisons.c.minute)
 telemetry = Table(
     "telemetry",
     metadata,

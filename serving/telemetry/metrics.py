@@ -23,6 +23,9 @@ class Tally:
     answers: int = 0
     failures: int = 0
 
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(self.answers + other.answers, self.failures + other.failures)
+
     @property
     def error_ratio(self) -> float | None:
         return self.failures / self.answers if self.answers else None
@@ -60,6 +63,39 @@ class Metrics:
         )
         self.rollbacks = Counter(
             "signalbox_rollbacks", "Rollbacks taken here.", ("model", "strategy"), registry=registry
+        )
+        self.traffic_percent = Gauge(
+            "signalbox_traffic_percent",
+            "Percent of requests that go to the challenger.",
+            ("model",),
+            registry=self.registry,
+        )
+        self.ejections = Counter(
+            "signalbox_ejections", "Challengers ejected here.", ("model",), registry=self.registry
+        )
+        self.shadow_compared = Counter(
+            "signalbox_shadow_compared",
+            "Answers compared with another version's.",
+            ("model", "role"),
+            registry=self.registry,
+        )
+        self.shadow_disagreeing = Counter(
+            "signalbox_shadow_disagreeing",
+            "Compared answers that disagreed.",
+            ("model", "role"),
+            registry=self.registry,
+        )
+        self.shadow_failed = Counter(
+            "signalbox_shadow_failed",
+            "Copied requests that their version did not answer.",
+            ("model", "role"),
+            registry=self.registry,
+        )
+        self.shadow_dropped = Counter(
+            "signalbox_shadow_dropped",
+            "Sampled requests that were not copied.",
+            ("model", "reason"),
+            registry=self.registry,
         )
         self.registry_stale = Gauge(
             "signalbox_registry_stale", "1 while the registry cannot be read.", registry=registry
@@ -154,6 +190,9 @@ class Metrics:
     def tally(self, ref: VersionRef) -> Tally:
         """What this process has counted since it started."""
         return self._tallies.get(ref, Tally())
+
+    def tallies(self) -> dict[VersionRef, Tally]:
+        return dict(self._tallies)
 
     def ask_before_scrape(self, look: Callable[[], None]) -> None:
         """Have `look` set gauges just before each scrape, on the event loop's thread."""

@@ -1,6 +1,8 @@
 """`benchmark-model` on a real Prefect, and the benchmark inside a promotion, with a real MLflow."""
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import count
@@ -23,6 +25,7 @@ from tests.flows.conftest import SettingsFactory
 from tests.mlflow_server import MlflowServer
 from tests.models import describe, onnx_adder, save_torch_script
 from tests.prefect_server import PrefectServer
+from tests.waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -160,3 +163,51 @@ def test_flow_is_refused_in_a_sentence_when_it_cannot_be_meant(
     assert senseless["state"]["message"] == (
         "a parameter cannot be used: max_p95_ms must be a number, not 'soon'"
     )
+
+
+# A call of tend's step, with everything it finds by itself: the server, the store and the registry.
+STEP = """
+from flows.baselines import kept_fresh
+from flows.wiring import wired
+
+with wired() as wiring:
+    print("said", kept_fresh(wiring))
+"""
+
+
+def tended(prefect: PrefectServer) -> str:
+    step = subprocess.run(
+        [sys.executable, "-P", "-c", STEP],
+        cwd=prefect.home,
+        env=prefect.environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert step.returncode == 0, step.stderr
+    return step.stdout
+
+
+def test_benchmark_that_is_due_runs_once_when_tend_asks(
+    prefect_server: PrefectServer, mlflow_server: MlflowServer, tmp_path: Path
+) -> None:
+    """A champion nobody measured; first of the names, so that none of another test is before it."""
+    with httpx.Client(base_url=mlflow_server.url, trust_env=False) as client:
+        model = Model(client, f"flow-0-unmeasured-{next(_numbers)}")
+        model.add(onnx_adder(tmp_path))
+        model.point("1")
+    until(
+        # By this call, unless a scheduled tend came first; a benchmark of another test may be under way.
+        lambda: (
+            model.name in tended(prefect_server) or prefect_server.runs("benchmark-model", model=model.name)
+        ),
+        "the benchmark is asked for",
+        seconds=120.0,
+        context=prefect_server.explain,
+    )
+    run = prefect_server.ended("benchmark-model", model=model.name)
+    assert run["state_name"] == "Passed", run["state"]
+    assert run["parameters"] == {"model": model.name, "version": "1", "against": "previous", "seconds": 6.0}
+    assert model.name not in tended(prefect_server)
+    assert len(prefect_server.runs("benchmark-model", model=model.name)) == 1

@@ -44,9 +44,10 @@ def test_run_registers_and_says_so_when_asked(prefect_server: PrefectServer, tmp
     folder = prefect_server.home / "models"
     folder.mkdir(exist_ok=True)
     _put(folder, tmp_path, "flow-on-demand")
-    asked = prefect_server.command("deployment", "run", "register-models/register-models")
+    command = ("deployment", "run", "register-models/register-models", "-p", "requested_by=a-person")
+    asked = prefect_server.command(*command)
     assert asked.returncode == 0, asked.stderr
-    run = prefect_server.ended("register-models")
+    run = prefect_server.ended("register-models", requested_by="a-person")
     assert run["state_type"] == "COMPLETED", run["state"]
     assert run["state"]["message"] == "1 registered, 1 refused, 0 unchanged"
     tables = [found for found in prefect_server.artifacts("registration") if found["type"] == "table"]

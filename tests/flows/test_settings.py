@@ -92,3 +92,23 @@ def test_url_parts_are_completed_when_left_out() -> None:
     """A missing port is the scheme's, an IPv6 address gets its brackets."""
     assert (url_port("https://m"), url_port("http://m"), url_port("http://m:1")) == (443, 80, 1)
     assert (reachable_host("::1"), reachable_host("10.0.0.1")) == ("[::1]", "10.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        pytest.param("", ["{home}/models"], id="nothing set"),
+        pytest.param(" , ", ["{home}/models"], id="nothing named"),
+        pytest.param("/a,/b", ["/a", "/b"], id="comma"),
+        pytest.param("/a:/b", ["/a", "/b"], id="path separator"),
+        pytest.param("/a, /a ,", ["/a"], id="twice"),
+        pytest.param("here", ["{cwd}/here"], id="relative"),
+    ],
+)
+def test_model_folders_are_absolute_when_named(
+    make_settings: SettingsFactory, given: str, expected: list[str]
+) -> None:
+    """By comma or colon; by default one folder in the home, so that a new user has one at all."""
+    settings = make_settings(model_folders=given)
+    wanted = [Path(path.format(home=settings.home, cwd=Path.cwd())) for path in expected]
+    assert settings.model_folder_paths == wanted

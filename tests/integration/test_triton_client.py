@@ -300,7 +300,7 @@ async def test_every_client_reads_refusals_in_words(replica: Served, kind: str) 
         asked: dict[str, tuple[str, Any, dict[str, Any], str]] = {
             "unknown": ("unheard-of", X, {}, replica.onnx),
             "wide": (replica.onnx, wide, {}, "tensor 'x': shape"),
-            "late": (replica.onnx, X, {"timeout": 1}, "before the deadline"),
+            "late": (replica.onnx, X, {"timeout": 1}, "deadline"),
             "large": (replica.onnx, large, {}, "larger"),
         }
         for what, (model, array, options, sentence) in asked.items():

@@ -124,7 +124,7 @@ async def test_index_answers_under_a_repository_name_too(home: Path, double: Mlf
 
 @story
 async def test_configuration_is_of_the_version_addressed(home: Path, double: MlflowDouble) -> None:
-    """In Triton's shape; without batching the dims are the whole shape."""
+    """In Triton's shape: of a model whose rows may be joined, the dims leave out the batch axis."""
     async with station(home, double) as server:
         await server.serves("2")
         await server.serves("1", address="shadow")
@@ -136,9 +136,10 @@ async def test_configuration_is_of_the_version_addressed(home: Path, double: Mlf
             "platform": "onnx_onnxv1",
             "backend": "onnxruntime",
             "version_policy": {"specific": {"versions": [1, 2]}},
-            "max_batch_size": 0,
-            "input": [{"name": "x", "data_type": "TYPE_FP32", "dims": [-1, 3]}],
-            "output": [{"name": "y", "data_type": "TYPE_FP32", "dims": [-1, 3]}],
+            "max_batch_size": 32,
+            "dynamic_batching": {"max_queue_delay_microseconds": 0},
+            "input": [{"name": "x", "data_type": "TYPE_FP32", "dims": [3]}],
+            "output": [{"name": "y", "data_type": "TYPE_FP32", "dims": [3]}],
             "instance_group": [{"name": "m", "kind": "KIND_CPU", "count": 1}],
             "default_model_filename": "model.onnx",
         }
@@ -199,6 +200,21 @@ async def test_server_answers_what_mlflows_own_does(home: Path, double: MlflowDo
         assert (await server.http.get("/version")).text == installed_version("mlflow")
         server.server.readiness.is_draining = True
         assert (await server.http.get("/ping")).status_code == 503
+
+
+@story
+async def test_schema_describes_what_passes_the_framework_by(home: Path, double: MlflowDouble) -> None:
+    """Inference and predictions, beside everything the framework routes; all paths are POSTed to."""
+    async with station(home, double) as server:
+        schema = (await server.http.get("/openapi.json")).json()
+        again = (await server.http.get("/openapi.json")).json()
+    assert schema == again
+    for path in ("/v2/models/{model}/infer", "/v2/models/{model}/versions/{version}/infer", "/invocations"):
+        operation = schema["paths"][path]["post"]
+        assert "application/json" in operation["requestBody"]["content"]
+        placed = {entry["name"] for entry in operation["parameters"] if entry["in"] == "path"}
+        assert placed == {name for name in ("model", "version") if f"{{{name}}}" in path}
+    assert "/v2/models/{model}/stats" in schema["paths"]
 
 
 ERRORS = (

@@ -186,9 +186,7 @@ def _cropping(excess: int, window: Window, axis: int) -> tuple[tuple[int, int], 
 def convolution3d(tape: Tape, layer: Layer) -> Outputs:
     """Input (N, C, D, H, W). Deconvolution stores its weights as (in, out / groups, d, h, w)."""
     params = layer.params
-    x = layer.require_rank(5)
-    if x.rank != 5:
-        raise Inconsistent(f"takes an input of rank 5, not {list(x.shape)}")
+    x = layer.require_volume()
     window, groups = window3d(params), max(1, params.nGroups)
     bias = _bias(tape, layer)
     if params.isDeconvolution:

@@ -51,6 +51,12 @@ class Layer:
             raise Inconsistent(f"takes an input of rank {least} or more, not {list(self.x.shape)}")
         return self.x
 
+    def require_volume(self) -> Tensor:
+        """The first input as (N, C, D, H, W), or Inconsistent."""
+        if self.x.rank != 5:
+            raise Inconsistent(f"takes an input of rank 5, not {list(self.x.shape)}")
+        return self.x
+
     def axis(self, axis: int, rank: int | None = None) -> int:
         """`axis` counted from the front, or Inconsistent."""
         rank = self.x.rank if rank is None else rank

@@ -47,13 +47,13 @@ def pooling(tape: Tape, layer: Layer) -> Outputs:
 def pooling3d(tape: Tape, layer: Layer) -> Outputs:
     """Input (N, C, D, H, W)."""
     params = layer.params
-    x = layer.require_rank(5)
+    x = layer.require_volume()
     return _pooled(tape, x, choice(params, "type"), window3d(params), params.countExcludePadding, False)
 
 
 @translates("globalPooling3d")
 def global_pooling3d(tape: Tape, layer: Layer) -> Outputs:
-    x = layer.require_rank(5)
+    x = layer.require_volume()
     kind = choice(layer.params, "type")
     return tape.add(_REDUCTIONS[kind], x, tape.ints(-3, -2, -1), keepdims=1)
 

@@ -52,12 +52,16 @@ def _resized(
         scales = tape.constant(np.array([1, 1, *factors], np.float32))
         return tape.add("Resize", x, None, scales, **attributes)
     sizes = [int(np.floor(np.float32(size * factor))) for size, factor in zip(spatial, factors, strict=True)]
-    return _to_size(tape, x, sizes, attributes)
+    return _to_size(tape, x, [*_checked((sizes[0], sizes[1]))], attributes)
+
+
+def _checked(sizes: tuple[int, int]) -> tuple[int, int]:
+    if min(sizes) < 1:
+        raise Inconsistent(f"makes an image of {sizes[0]} by {sizes[1]} elements")
+    return sizes
 
 
 def _to_size(tape: Tape, x: Tensor, sizes: list[int], attributes: dict[str, str | None]) -> Tensor:
-    if min(sizes) < 1:
-        raise Inconsistent(f"makes an image of {sizes[0]} by {sizes[1]} elements")
     done = tape.add(
         "Resize",
         x,
@@ -74,7 +78,7 @@ def _to_size(tape: Tape, x: Tensor, sizes: list[int], attributes: dict[str, str 
 @translates("resizeBilinear")
 def bilinear(tape: Tape, layer: Layer) -> Outputs:
     layer.require_rank(3)
-    sizes = [*pair(layer.params.targetSize, 1)]
+    sizes = [*_checked(pair(layer.params.targetSize, 1))]
     method = choice(layer.params.mode, "samplingMethod")
     x = tape.fold(layer.x)
     if method == "UPSAMPLE_MODE":
@@ -136,7 +140,7 @@ def regions(tape: Tape, layer: Layer) -> Outputs:
     """Images (1, B, C, H, W) and boxes (N, 1, 4 or 5, 1, 1) give (N, B or 1, C, height, width)."""
     params = layer.params
     image, boxes = layer.require(2)[:2]
-    sizes, targets = image.sizes(3), pair(params.targetSize, 1)
+    sizes, targets = image.sizes(3), _checked(pair(params.targetSize, 1))
     if image.rank != 5 or image.shape[0] != 1 or boxes.rank != 5 or boxes.shape[2] not in (4, 5):
         raise Inconsistent(f"takes boxes of shape {list(boxes.shape)} out of {list(image.shape)}")
     if sizes is None:

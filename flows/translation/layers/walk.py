@@ -14,11 +14,29 @@ from onnx import TensorProto
 from flows.translation.graph import Graph
 from flows.translation.layers.layer import TRANSLATORS, Inconsistent, Layer, NoCounterpart
 from flows.translation.layers.tape import Dim, Tape, Tensor, UnknownRank
-from flows.translation.refusal import TranslationRefused, Unsupported
+from flows.translation.refusal import NO_TRANSLATION, TranslationRefused, Unsupported
 
 Scope: TypeAlias = dict[str, Tensor]
 
-_CONTROL = ("loop", "branch")
+CONTROL = ("loop", "branch")
+_RANDOM = "draws random numbers, so no two of its answers would agree"
+_OUT_OF_LOOP = "leaves a loop's round half-way, which ONNX's loops cannot"
+# Kinds that are refused on sight; any other that is not known belongs to a newer specification.
+REASONS = {
+    "custom": "runs code of the model's author, which is not in the file",
+    "loopBreak": _OUT_OF_LOOP,
+    "loopContinue": _OUT_OF_LOOP,
+    "randomNormalLike": _RANDOM,
+    "randomNormalStatic": _RANDOM,
+    "randomNormalDynamic": _RANDOM,
+    "randomUniformLike": _RANDOM,
+    "randomUniformStatic": _RANDOM,
+    "randomUniformDynamic": _RANDOM,
+    "randomBernoulliLike": _RANDOM,
+    "randomBernoulliStatic": _RANDOM,
+    "randomBernoulliDynamic": _RANDOM,
+    "categoricalDistribution": _RANDOM,
+}
 _TRUE_FROM = 1e-6  # Core ML takes a condition's absolute value above this as true
 _GENERALISATIONS = 4  # each opens at least one more dimension of a carried value
 EXPORT_AGAIN = "the file is damaged or was put together wrongly: export it again"
@@ -48,9 +66,11 @@ def every_layer(layers: Iterable[Any]) -> Iterator[Any]:
 def unsupported(layers: Iterable[Any]) -> list[Unsupported]:
     """The layers of a kind that has no translation at all."""
     return [
-        Unsupported(_kind_for_people(stored), _first_output(stored))
+        Unsupported(
+            _kind_for_people(stored), _first_output(stored), REASONS.get(kind_of(stored), NO_TRANSLATION)
+        )
         for stored in every_layer(layers)
-        if kind_of(stored) not in TRANSLATORS and kind_of(stored) not in _CONTROL
+        if kind_of(stored) not in TRANSLATORS and kind_of(stored) not in CONTROL
     ]
 
 
@@ -86,6 +106,8 @@ class Walk:
         if missing:
             raise _damaged(stored, f"reads '{missing[0]}', which nothing before it gives")
         kind = kind_of(stored)
+        if kind not in CONTROL and not stored.output:
+            raise Inconsistent("gives no output")
         if kind == "loop":
             self._loop(tape, stored, scope)
         elif kind == "branch":
@@ -104,6 +126,8 @@ class Walk:
         loop = stored.loop
         inside = [*every_layer(loop.conditionNetwork.layers), *every_layer(loop.bodyNetwork.layers)]
         carried = _written(inside, scope)
+        if not carried:
+            return  # nothing that it computes can be seen from outside
         before = dict(scope)
         condition = self._condition(tape, loop, before)
         shapes = self._settled_shapes(tape, loop, scope, carried)
@@ -167,6 +191,8 @@ class Walk:
         given = list(dict.fromkeys([*both, *_written([*layers[0], *layers[1]], scope)]))
         if not given:
             return
+        if not stored.input:
+            raise Inconsistent("has no condition")
         bodies, shapes = [], []
         for side in sides:
             body, inner = Graph(tape.graph), dict(scope)

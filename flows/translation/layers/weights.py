@@ -34,7 +34,7 @@ def array_of(weights: Any, shape: Sequence[int], channel_axis: int = 0) -> Array
     shape = tuple(int(size) for size in shape)
     count = int(np.prod(shape, dtype=np.int64))
     if weights.floatValue:
-        values: Array = np.array(weights.floatValue, np.float32)
+        values: Array = _floats(weights.floatValue)
     elif weights.float16Value:
         values = _whole(weights.float16Value, np.dtype("<f2"))
     elif weights.int8RawValue:
@@ -51,8 +51,13 @@ def array_of(weights: Any, shape: Sequence[int], channel_axis: int = 0) -> Array
 def flat_array(weights: Any) -> Array:
     """Values that are stored unpacked, however many there are."""
     if weights.floatValue:
-        return np.array(weights.floatValue, np.float32)
+        return _floats(weights.floatValue)
     return _whole(weights.float16Value, np.dtype("<f2")).astype(np.float16)
+
+
+def _floats(stored: Sequence[float]) -> Array:
+    """One by one: `np.array` would first make a list of Python numbers, eight times the array's size."""
+    return np.fromiter(stored, np.float32, len(stored))
 
 
 def _whole(stored: bytes, dtype: "np.dtype[Any]") -> Array:

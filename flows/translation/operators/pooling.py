@@ -38,7 +38,10 @@ def _tails(call: Call, windows: Sequence[Window], pairs: Pairs | None) -> list[i
     known = [size for size in sizes if size is not None]
     if pairs is None or len(known) != len(sizes):
         return None
-    return [_tail(*one) for one in zip(known, windows, pairs, strict=True)]
+    tails = [_tail(*one) for one in zip(known, windows, pairs, strict=True)]
+    if any(tail >= window.kernel for tail, window in zip(tails, windows, strict=True)):
+        raise call.refused("has a last window that lies wholly outside of its input")
+    return tails
 
 
 def _pool(call: Call, operator: str, source: str, pairs: Pairs | None, **attributes: int) -> str:

@@ -14,12 +14,14 @@ _MODES = {"bilinear": "linear", "nearest": "nearest"}
 
 
 def _resample(call: Call) -> str:
-    corners = call.flag("align_corners")
+    corners, mode = call.flag("align_corners"), call.text("sampling_mode").lower()
+    if mode not in _MODES:
+        raise call.refused(f"samples with '{mode}', which has no ONNX counterpart")
     return call.add(
         "GridSample",
         call.tensor("x"),
         _normalised(call, corners),
-        mode=_MODES[call.text("sampling_mode")],
+        mode=_MODES[mode],
         padding_mode=_padding(call, corners),
         align_corners=int(corners),
     )
@@ -44,6 +46,8 @@ def _normalised(call: Call, corners: bool) -> str:
         return points
     if mode == "normalized_zero_to_one":
         return call.add("Sub", call.add("Mul", points, call.graph.number(2.0)), call.graph.number(1.0))
+    if mode != "unnormalized":
+        raise call.refused(f"gives its points in '{mode}' coordinates, which have no ONNX counterpart")
     sizes = _width_and_height(call)
     one, two = call.graph.number(1.0), call.graph.number(2.0)
     if corners:

@@ -84,3 +84,13 @@ def onnx_row_sum(folder: Path, factor: float = 1.0) -> Path:
         helper.make_tensor("factor", TensorProto.FLOAT, [1], [factor]),
     ]
     return save_onnx(folder, onnx_graph(nodes, y=("batch", 1), weights=weights))
+
+
+def onnx_projection(folder: Path, weights: Array) -> Path:
+    """`y = x @ weights`, (batch, rows of weights) to (batch, their columns)."""
+    held = helper.make_tensor("w", TensorProto.FLOAT, weights.shape, weights.astype(np.float32).ravel())
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    return save_onnx(
+        folder,
+        onnx_graph([node], x=("batch", weights.shape[0]), y=("batch", weights.shape[1]), weights=[held]),
+    )

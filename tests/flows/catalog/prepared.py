@@ -4,9 +4,8 @@ What is examined is foreign to these tests; what becomes of it in store and regi
 """
 
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
@@ -73,6 +72,7 @@ class Place:
     clock: ManualClock = field(default_factory=ManualClock)
     examiner: PreparedExaminer = field(default_factory=PreparedExaminer)
     on_sleep: Callable[[], object] = lambda: None
+    adapt: Callable[[Means], Means] = lambda means: means
 
     @property
     def folder(self) -> Path:
@@ -89,7 +89,8 @@ class Place:
         return path
 
     def means(self, clock: Clock | None = None) -> Means:
-        return means_of(self.home, self.engine, self.client, self.examiner, clock or self.clock)
+        plain = means_of(self.home, self.engine, self.client, self.examiner, clock or self.clock)
+        return self.adapt(plain)
 
     def scan(self) -> ScanReport:
         """One pass; time passes only while it waits."""
@@ -120,9 +121,3 @@ def means_of(
         limits=FileLimits(),
         threads=1,
     )
-
-
-@contextmanager
-def watching(place: Place, happens: Callable[[], None]) -> Iterator[Place]:
-    """The place with something that happens while a pass waits for files to settle."""
-    yield replace(place, on_sleep=happens)

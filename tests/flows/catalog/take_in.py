@@ -8,11 +8,11 @@ Starts an MLflow server of its own in a temporary home. The test of the same fol
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Event
 from time import perf_counter
 from typing import Any
 
@@ -28,10 +28,6 @@ from tests.mlflow_server import MlflowServer
 ROOT = Path(__file__).parents[3]
 _GENERATE_SECONDS = 240
 _QUIET_SECONDS = 0.5
-
-
-def _pause(seconds: float) -> None:
-    Event().wait(seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +58,17 @@ def generated(folder: Path) -> Mapping[str, Any]:
     return made
 
 
+def pause(seconds: float) -> None:
+    """Files settle by lying there: there is nothing else to wait for."""
+    threading.Event().wait(seconds)
+
+
 def passes(settings: FlowSettings) -> Iterator[Pass]:
     """One pass after the other, each wired anew as a flow run is."""
     while True:
         started = perf_counter()
         with wired(settings) as wiring, means_of(wiring, "tests") as means:
-            watch = Watch(settings.model_quiet_seconds, _pause)
+            watch = Watch(settings.model_quiet_seconds, pause)
             report = scan(settings.model_folder_paths, means, watch, wiring.engine)
         yield Pass(report, perf_counter() - started)
 

@@ -261,7 +261,45 @@ def test_latency_is_worse_only_beyond_ratio_and_allowance_when_timed(
     assert latency(replace(FULL, latency=found), policy).verdict is expected
 
 
-@pytest.mark.parametrize(("limit_mb", "expected"), [(None, PASSED), (10, PASSED), (9, FAILED)])
-def test_memory_is_limited_when_a_limit_is_given(limit_mb: float | None, expected: Verdict) -> None:
-    """What loading took, against the limit; reported in any case."""
-    assert memory(FULL, ValidationPolicy(max_memory_mb=limit_mb)).verdict is expected
+@pytest.mark.parametrize(
+    ("limit_mb", "peak_mb", "expected"),
+    [(None, 10, PASSED), (10, 10, PASSED), (9, 10, FAILED), (30, 30, PASSED), (29, 30, FAILED)],
+)
+def test_memory_is_limited_when_a_limit_is_given(
+    limit_mb: float | None, peak_mb: int, expected: Verdict
+) -> None:
+    """What loading took, or the first answer if that is more, against the limit; reported in any case."""
+    asked = replace(FULL, candidate=replace(CANDIDATE, peak_bytes=peak_mb << 20))
+    assert memory(asked, ValidationPolicy(max_memory_mb=limit_mb)).verdict is expected
+
+
+@pytest.mark.parametrize(("interrupted", "expected"), [(None, FAILED), ("hanging: no end", NOT_MEASURED)])
+def test_golden_set_refuses_when_it_was_recorded_and_not_asked(
+    interrupted: str | None, expected: Verdict
+) -> None:
+    """A required check that was not measured approves nothing; a broken run has its own reason."""
+    declared = replace(FULL, candidate=replace(CANDIDATE, has_golden=True), interrupted=interrupted)
+    checks = judge(declared, DEFAULT)
+    found = next(check for check in checks if check.name is CheckName.GOLDEN)
+    assert found.verdict is expected
+    assert ("required, but not measured" in found.message) == (expected is FAILED)
+    assert overall(checks) is FAILED
+
+
+def test_signature_may_change_when_the_policy_allows_it() -> None:
+    """What callers would miss is still named, as a warning, in what is declared and in what is answered."""
+    changed = replace(CHAMPION, outputs=(TensorSpec("z", "FP32", (-1, 3)),))
+    off = Answer(off_contract="output 'z' is missing")
+    facts = replace(FULL, champion=changed, trials=(Trial(Source.EXAMPLE, 1, off, GOOD),))
+    allowed = ValidationPolicy(allow_signature_change=True)
+    for check in (contract, answers):
+        assert check(facts, DEFAULT).verdict is FAILED
+        assert check(facts, allowed).verdict is WARNING
+        assert "'z'" in check(facts, allowed).message
+
+
+def test_limit_refuses_when_nothing_could_be_timed() -> None:
+    """A limit that was given must have been looked at."""
+    found = latency(replace(FULL, latency=None), ValidationPolicy(max_p95_ms=10))
+    assert found.verdict is FAILED
+    assert "though a limit of 10 ms was given" in found.message

@@ -33,9 +33,9 @@ def test_versions_stand_side_by_side_when_both_were_measured() -> None:
     told = {row[0].strip(): row[1:] for row in cells(BOTH)}
     assert told["latency p95, ms"] == ["3.000", "2.000", "1.50 (1.48 to 1.52)"]
     assert told["latency p99.9, ms"] == ["3.000", "2.000", "1.50"]
-    assert told["throughput, rows/s"] == ["2,000", "2,000", "1.00"]
-    assert told["8 at once"] == ["2,000", "2,000", "1.00"]
-    assert told["1 thread"] == ["2,000", "2,000", "1.00"]
+    assert told["rows/s, best batch"] == ["2,000", "2,000", "1.00"]
+    assert told["rows/s, 8 at once"] == ["2,000", "2,000", "1.00"]
+    assert told["rows/s, 1 thread"] == ["2,000", "2,000", "1.00"]
     assert told["memory resident, MB"] == ["20.0", "20.0", "1.00"]
     assert told["first call, ms"] == ["9.00", "9.00", "1.00"]
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
 
 from flows.catalog.checks import judge
 from flows.catalog.facts import Facts, Metric
@@ -15,11 +14,12 @@ from tests.flows.catalog.folders import (
     evaluation_file,
     facts_of,
     one_hot_rows,
+    onnx_projection,
     onnx_row_sum,
     onnx_shifted_classes,
     task,
 )
-from tests.models import onnx_echo, onnx_graph, save_onnx
+from tests.models import onnx_echo
 
 CHANCE = np.random.default_rng(11)
 
@@ -33,13 +33,6 @@ def measured(
 ) -> dict[CheckName, Check]:
     wanted = task(candidate, champion, evaluation=evaluation, model_type=kind)
     return checks(facts_of(wanted, tmp_path / "work"))
-
-
-def projection(folder: Path, weights: Array) -> Path:
-    """`y = x @ weights`."""
-    held = helper.make_tensor("w", TensorProto.FLOAT, weights.shape, weights.astype(np.float32).ravel())
-    node = helper.make_node("MatMul", ["x", "w"], ["y"])
-    return save_onnx(folder, onnx_graph([node], y=("batch", weights.shape[1]), weights=[held]))
 
 
 @pytest.fixture
@@ -72,7 +65,7 @@ def test_extractor_is_told_apart_when_its_space_is_turned(tmp_path: Path, cluste
 
 def test_extractor_fails_when_classes_fall_together(tmp_path: Path, clusters: Path) -> None:
     """An embedding that keeps only the sum of the axes separates nothing."""
-    flat = projection(tmp_path / "flat", np.ones((3, 3)))
+    flat = onnx_projection(tmp_path / "flat", np.ones((3, 3)))
     found = measured(tmp_path, flat, onnx_echo(tmp_path / "echo"), clusters, "extractor")
     assert found[CheckName.ACCURACY].verdict is Verdict.FAILED
     assert found[CheckName.ACCURACY].message.startswith("nearest-neighbour accuracy")
@@ -135,7 +128,7 @@ def test_two_classes_have_a_positive_one_when_scored(tmp_path: Path) -> None:
     """Macro figures, and those of the class that is asked for."""
     labels = np.where(np.arange(90) % 3 == 2, 1, np.arange(90) % 3)
     path = evaluation_file(tmp_path / "two", {"x": one_hot_rows(90)}, labels)
-    merged = projection(tmp_path / "merged", np.array([[1, 0], [0, 1], [0, 1]]))
+    merged = onnx_projection(tmp_path / "merged", np.array([[1, 0], [0, 1], [0, 1]]))
     found = measured(tmp_path, merged, None, path, "classifier")[CheckName.ACCURACY]
     assert (found.evidence["f1"], found.evidence["f1_positive"], found.evidence["positive_class"]) == (
         1,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from flows.catalog.policy import Doubt, ValidationPolicy, limits, policy_of
+from flows.catalog.policy import Doubt, ValidationPolicy, limits, policy_of, within_budget
 
 
 @pytest.mark.parametrize(
@@ -50,3 +50,11 @@ def test_policy_takes_its_own_limits_when_others_stand_beside_them() -> None:
     """A rollout carries the limits of other checks, too."""
     found = policy_of({"max_accuracy_drop": 0.02, "when_uncertain": "warning", "benchmark_seconds": 3})
     assert found == ValidationPolicy(max_accuracy_drop=0.02, when_uncertain=Doubt.WARNING)
+
+
+@pytest.mark.parametrize(("given", "limit"), [(None, 2048), (4096, 2048), (100, 100)])
+def test_budget_of_serving_limits_memory_when_no_lower_limit_is_given(
+    given: float | None, limit: float
+) -> None:
+    """A version that serving could never hold is refused before it is promoted."""
+    assert within_budget(ValidationPolicy(max_memory_mb=given), 2048).max_memory_mb == limit

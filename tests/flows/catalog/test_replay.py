@@ -23,7 +23,7 @@ from tests.flows.catalog.folders import (
     onnx_row_sum,
     onnx_shifted_classes,
 )
-from tests.logged import ROOMY, ask, inference_log, part_folder, write_log
+from tests.logged import DIGITS, ROOMY, ask, inference_log, part_folder, write_log
 from tests.models import onnx_echo, onnx_nan, onnx_raises_on_negative
 
 SPEC = (TensorSpec("x", "FP32", (-1, 3)),)
@@ -80,6 +80,19 @@ def test_large_tensors_come_back_when_they_were_sampled_whole(tmp_path: Path) ->
     found = logged_inputs(path, (TensorSpec("x", "FP32", (-1, 3, 100)),), is_batched=True)
     assert not isinstance(found, str)
     assert (found["x"] == large).all()
+
+
+def test_refused_rows_are_left_out_when_read(tmp_path: Path) -> None:
+    """What no version could answer then is no demand on this one."""
+    log = inference_log(part_folder(tmp_path / "log"), Metrics())
+    log.start()
+    for at, status in enumerate(("ok", "invalid", "failed", "ok")):
+        log.record(DIGITS, f"{at}", "champion", status, 0.002, {"x": ROWS[at : at + 1]}, {}, True)
+    log.close()
+    path = recent_inputs(tmp_path / "log", "digits", 10, tmp_path / "logged.npz")
+    found = logged_inputs(path, SPEC, is_batched=True)
+    assert not isinstance(found, str)
+    assert (found["x"] == ROWS[[0, 3]]).all()
 
 
 @pytest.mark.parametrize(

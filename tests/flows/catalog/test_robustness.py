@@ -40,6 +40,22 @@ def test_odd_input_counts_when_the_champion_does_better(
     assert said in found.message
 
 
+def test_overflow_is_excused_when_the_champion_overflows_at_the_other_edge() -> None:
+    """On which side of the number range a sum overflows tells nothing; elsewhere NaN is a warning."""
+    trials = (Trial(Source.HIGHEST, 1, GOOD, NAN), Trial(Source.LOWEST, 1, NAN, GOOD))
+    assert odd_inputs(Facts(odd=trials), DEFAULT).verdict is PASSED
+    found = odd_inputs(Facts(odd=(*trials, Trial(Source.LARGE, 1, NAN, GOOD))), DEFAULT)
+    assert found.verdict is WARNING
+    assert "large values" in found.message
+
+
+def test_worst_odd_input_is_told_in_full_when_several_are_bad() -> None:
+    """The others by name."""
+    trials = (Trial(Source.LARGE, 1, RAISED, GOOD), Trial(Source.MAXIMUM, 64, RAISED, GOOD))
+    told = odd_inputs(Facts(odd=trials), DEFAULT).message
+    assert told.endswith("which the champion answers; likewise on: largest batch (64 rows)")
+
+
 @pytest.mark.parametrize(("side", "expected"), [(Side.CANDIDATE, FAILED), (Side.CHAMPION, NOT_MEASURED)])
 def test_odd_input_counts_when_the_process_died_of_it(side: Side, expected: Verdict) -> None:
     """The champion is asked first: what it dies of says nothing against the candidate."""

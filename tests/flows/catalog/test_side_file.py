@@ -25,6 +25,7 @@ example: rows.npz
 labels: [0, 1, two]
 dependencies: [scipy>=1.10]
 licence: MIT
+sibling: digits of spring
 baseline: {accuracy: 0.96, latency_p50_ms: 1.5, throughput: 800, memory_mb: 12}
 """
 

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from flows.catalog.baseline import baseline
 from flows.catalog.description import KIND
 from flows.catalog.outcome import NOTICE, Outcome, Result
 from flows.catalog.scan import ScanReport
@@ -78,7 +79,7 @@ def test_good_files_are_versions_when_the_first_pass_is_over(taken_in: TakenIn, 
         assert version.tags[Tag.DIGEST] == one.digest
         assert len(version.tags[Tag.SOURCE_DIGEST]) == 64
         assert float(version.tags[Tag.MEMORY_MB]) > 0
-        assert "| Format |" in version.description
+        assert "Format" in version.description
 
 
 def test_bad_files_are_refused_each_for_its_own_reason_when_the_pass_is_over(taken_in: TakenIn) -> None:
@@ -154,6 +155,17 @@ def test_description_is_kept_for_comparisons_when_a_version_is_registered(taken_
         engine.dispose()
     assert kept is not None
     assert kept.body["operators"] == {"Add": 1}
+
+
+def test_declared_baseline_is_kept_when_a_side_file_names_one(taken_in: TakenIn) -> None:
+    """Until somebody measures the version here."""
+    engine = open_engine(taken_in.settings.database_url)
+    try:
+        found = baseline(engine, "described", "1")
+    finally:
+        engine.dispose()
+    assert found is not None
+    assert (found.is_measured, found.latency_ms["p50"], found.memory_mb["resident"]) == (False, 1.5, 12.0)
 
 
 def test_every_version_answers_as_recorded_when_mlflow_loads_it(

@@ -19,7 +19,13 @@ from serving.core.errors import NotServed, RegistryUnavailable
 from serving.core.model import VersionRef
 from serving.store.database import upgrade
 from serving.store.inference_log import log_folder
-from tests.flows.catalog.folders import QUICK, evaluation_file, one_hot_rows, onnx_shifted_classes
+from tests.flows.catalog.folders import (
+    QUICK,
+    evaluation_file,
+    one_hot_rows,
+    onnx_projection,
+    onnx_shifted_classes,
+)
 from tests.flows.catalog.registered import Model
 from tests.flows.conftest import SettingsFactory
 from tests.logged import write_log
@@ -222,3 +228,15 @@ def test_command_refuses_a_limit_that_cannot_be_used(model: Model, settings: Flo
     assert shown.stderr == (
         "error: a limit cannot be used: max_accuracy_drop is a share between 0 and 1, not 7.0\n"
     )
+
+
+def test_version_is_refused_when_it_needs_more_than_serving_may_hold(
+    model: Model, make_settings: SettingsFactory, settings: FlowSettings, tmp_path: Path
+) -> None:
+    """The budget of serving is a limit of every validation, named or not."""
+    weights = np.random.default_rng(1).random((2000, 2000), dtype=np.float32)
+    large = model.add(onnx_projection(tmp_path / "large", weights))
+    upgrade(settings.database_url)
+    shown = _command(make_settings(mlflow_url=settings.mlflow_url, memory_mb=8), model.name, large)
+    assert shown.returncode == 1
+    assert "at most 8 MB are allowed" in shown.stdout

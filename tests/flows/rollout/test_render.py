@@ -36,6 +36,16 @@ def test_markdown_is_the_reason_alone_when_nothing_was_begun() -> None:
     assert text.split() == ["#", "digits:", "refused", "no", "such", "model"]
 
 
+def test_checks_of_the_benchmark_follow_when_there_was_one() -> None:
+    """Named as such: both judge latency and memory."""
+    cost = {"name": "against_champion", "verdict": "passed", "message": "p95 is 1.00 times"}
+    both = replace(ROLLOUT, evidence=EVIDENCE | {"benchmark": {"verdict": "passed", "checks": [cost]}})
+    assert [row["check"] for row in checks_of(Outcome(Verdict.PROMOTED, "", both))] == [
+        "finite outputs",
+        "benchmark: against champion",
+    ]
+
+
 def test_checks_are_none_when_there_was_no_validation() -> None:
     assert checks_of(Outcome(Verdict.REFUSED, "")) == []
     assert checks_of(Outcome(Verdict.REFUSED, "", ROLLOUT)) == []

@@ -67,6 +67,16 @@ def test_image_becomes_an_array_of_pixels_when_translated(tmp_path: Path) -> Non
     np.testing.assert_allclose(session.run(None, {"photo": pixels.numpy()})[0], wanted, atol=1e-2)
 
 
+def test_image_leaves_as_an_array_when_translated(tmp_path: Path) -> None:
+    """The values are pixels as the program computes them; a note says so."""
+    picture = ct.ImageType(name="picture", color_layout=ct.colorlayout.RGB)
+    model = _converted(nn.ReLU(), torch.randn(1, 3, 4, 4), outputs=[picture])
+    translation, session = _translated(model, tmp_path)
+    assert any("'picture'" in note for note in translation.notes)
+    pixels = torch.randint(0, 256, (1, 3, 4, 4)).float().numpy()
+    np.testing.assert_array_equal(session.run(["picture"], {"x": pixels})[0], pixels)
+
+
 def test_edges_keep_their_types_when_a_program_is_in_half_precision(tmp_path: Path) -> None:
     """fp16 inputs and outputs stay fp16; the report says what precision means here."""
     module, x = _digits(), torch.randn(1, 3, 4)
@@ -168,8 +178,8 @@ def test_output_is_declared_once_when_two_answers_are_equal(tmp_path: Path) -> N
         def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             return x * 2, x * 2
 
-    x = torch.randn(2, 3)
-    model = _converted(Twice(), x, minimum_deployment_target=ct.target.iOS16)
+    x = torch.randn(2, 3).half()
+    model = _converted(Twice(), x.float(), minimum_deployment_target=ct.target.iOS16)
     translation, session = _translated(model, tmp_path)
     assert len(translation.outputs) == 1
-    np.testing.assert_allclose(session.run(None, {"x": x.numpy()})[0], x.numpy() * 2, rtol=1e-2)
+    np.testing.assert_array_equal(session.run(None, {"x": x.numpy()})[0], x.numpy() * 2)

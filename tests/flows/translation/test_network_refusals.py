@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows.translation.core_ml import translate
+from flows.translation.layers.layer import TRANSLATORS
+from flows.translation.layers.walk import CONTROL, REASONS
 from flows.translation.network import layer_counts, network_graph
 from flows.translation.refusal import TranslationRefused
 from tests.flows.translation.network_models import built, run
@@ -52,6 +54,17 @@ def test_every_unsupported_layer_is_named_when_there_are_several() -> None:
     for name in ("'randomNormalLike' (output 'n')", "'custom Swirl' (output 'c')", "'loopBreak'"):
         assert name in str(refusal)
     assert "export the original model" in str(refusal)
+
+
+def test_every_kind_of_layer_is_covered_when_the_specification_is_listed() -> None:
+    """Translated, or refused with a reason of its own: none falls through."""
+    from coremltools.proto import NeuralNetwork_pb2
+
+    kinds = {
+        one.name for one in NeuralNetwork_pb2.NeuralNetworkLayer.DESCRIPTOR.oneofs_by_name["layer"].fields
+    }
+    assert kinds == {*TRANSLATORS, *CONTROL, *REASONS}
+    assert TRANSLATORS.keys().isdisjoint(REASONS)
 
 
 def test_forms_without_counterpart_are_named_together_when_on_separate_paths() -> None:
@@ -112,6 +125,14 @@ def _no_inputs(spec: Any) -> None:
     del _layer(spec).input[:]
 
 
+def _no_outputs(spec: Any) -> None:
+    del _layer(spec).output[:]
+
+
+def _no_name(spec: Any) -> None:
+    spec.description.input[0].name = ""
+
+
 def _too_many_outputs(spec: Any) -> None:
     _layer(spec).output.append("second")
 
@@ -132,6 +153,8 @@ def _odd_bytes(spec: Any) -> None:
         ),
         (_odd_bytes, "field 'weights' holds 11 bytes, which is no whole number", "p"),
         (_swap_inputs, "reads 'nowhere', which nothing before it gives", "p"),
+        (_no_outputs, "gives no output", "product"),
+        (_no_name, "an input or output has no name", None),
         (_no_inputs, "has 0 of at least 1 inputs", "p"),
         (_too_many_outputs, "names 2 outputs of 1", "p"),
         (_narrow_input, r"takes 3 values, and its input has shape \[4\]", "p"),
@@ -173,6 +196,10 @@ def test_network_is_refused_when_it_does_not_add_up(
             (1, 2, 2, 2),
             "reflects 3 elements of an axis that has 2",
         ),
+        (lambda b: b.add_resize_bilinear("r", "x", "y", 0, 2), (1, 2, 2, 2), "makes an image of 0 by 2"),
+        (lambda b: b.add_pooling("p", 5, 5, 1, 1, "MAX", "VALID", "x", "y"), (1, 2, 2, 2), "pools over"),
+        (lambda b: b.add_pooling("p", 2, 2, 0, 1, "MAX", "VALID", "x", "y"), (1, 2, 2, 2), "none of which"),
+        (lambda b: b.add_global_pooling3d("p", "x", "y", "MAX"), (1, 2, 2, 2), "an input of rank 5"),
         (lambda b: b.add_bias("b", np.ones(5), "x", "y", [5]), (1, 2, 2, 2), "(?i)incompatible|mismatch"),
     ],
 )

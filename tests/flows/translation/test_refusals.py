@@ -129,6 +129,47 @@ def test_every_unsupported_form_is_named_when_operators_are_known(tmp_path: Path
     assert "clips its cell" in str(refused)
 
 
+@pytest.mark.parametrize(
+    ("parameter", "value"),
+    [
+        pytest.param("sampling_mode", "bicubic", id="mode"),
+        pytest.param("coordinates_mode", "polar", id="coordinates"),
+        pytest.param("padding_mode", "reflection", id="padding at edges"),
+    ],
+)
+def test_sampling_is_refused_when_onnx_has_no_counterpart(parameter: str, value: str, tmp_path: Path) -> None:
+    """coremltools lets these pass; the refusal names the value."""
+
+    def body(x: Any) -> Any:
+        given = {
+            "sampling_mode": "bilinear",
+            "padding_mode": "constant",
+            "padding_value": 0.0,
+            "coordinates_mode": "unnormalized",
+            "align_corners": False,
+        }
+        points = np.zeros((1, 2, 2, 2), np.float32)
+        image = mb.reshape(x=x, shape=[1, 4, 5, 8])
+        return mb.resample(x=image, coordinates=points, name="y", **(given | {parameter: value}))
+
+    refused = _refused(_saved(body, tmp_path), tmp_path)
+    assert (refused.operator, refused.variable) == ("resample", "y")
+    assert f"'{value}'" in str(refused)
+
+
+def test_pool_is_refused_when_its_last_window_lies_outside(tmp_path: Path) -> None:
+    """Ceil mode without padding promises an output that no element decides."""
+
+    def body(x: Any) -> Any:
+        image = mb.reshape(x=x, shape=[1, 1, 16, 10])
+        window = {"kernel_sizes": [1, 1], "strides": [3, 4], "pad_type": "valid", "ceil_mode": True}
+        return mb.max_pool(x=image, name="y", **window)
+
+    refused = _refused(_saved(body, tmp_path), tmp_path)
+    assert (refused.operator, refused.variable) == ("max_pool", "y")
+    assert "wholly outside" in str(refused)
+
+
 def test_operator_is_named_when_coremltools_does_not_know_it(package: Path, tmp_path: Path) -> None:
     """A file of a future version is refused before coremltools stumbles over it."""
     _rewritten(package, lambda spec: setattr(_operations(spec)[-1], "type", "linear_of_tomorrow"))
@@ -256,6 +297,22 @@ def test_tensor_is_named_when_its_declared_size_is_huge(package: Path, tmp_path:
     refused = _refused(package, tmp_path)
     assert (refused.operator, refused.variable) == ("linear", "y")
     assert "elements" in str(refused)
+
+
+def test_tensor_is_named_when_a_constant_shape_is_huge(tmp_path: Path) -> None:
+    """Whatever its declared size, it is not computed."""
+    source = _saved(lambda x: mb.add(x=x, y=mb.fill(shape=[4, 40], value=1.0, name="ones")), tmp_path)
+
+    def change(spec: Any) -> None:
+        (filled,) = (one for one in _operations(spec) if one.type == "fill")
+        shape = filled.inputs["shape"].arguments[0].name
+        (constant,) = (one for one in _operations(spec) if one.outputs[0].name == shape)
+        constant.attributes["val"].immediateValue.tensor.ints.values[:] = [100_000, 100_000]
+
+    _rewritten(source, change)
+    refused = _refused(source, tmp_path)
+    assert (refused.operator, refused.variable) == ("fill", "ones")
+    assert "10,000,000,000 elements" in str(refused)
 
 
 def test_functions_are_listed_when_none_is_the_default(package: Path, tmp_path: Path) -> None:
