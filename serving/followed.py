@@ -22,6 +22,8 @@ from serving.store.registry import RegisteredModel
 from serving.watch import AnswerWindow, Watch
 
 _MAX_CHAMPIONS = 10
+# What a common record had of a model, and what this process has now, to what it is to have.
+Merged = Callable[[ModelRecord, ModelRecord], ModelRecord]
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +157,9 @@ class FollowedModel:
 
     def crown(self, version: ServedVersion) -> None:
         """Note that `version` holds the champion alias now."""
-        kept = [earlier for earlier in self.champions if not _is_same(earlier, version)]
+        kept = [
+            earlier for earlier in self.champions if key_of(self.name, earlier) != key_of(self.name, version)
+        ]
         self.champions = [*kept, version][-_MAX_CHAMPIONS:]
 
     def succeed(
@@ -242,9 +246,7 @@ class Visibility:
         """The same after a change of what is loaded by number, which nothing else changes in the record."""
         await self._publish(model, lambda _, now: now)
 
-    async def _publish(
-        self, model: FollowedModel, merged: Callable[[ModelRecord, ModelRecord], ModelRecord]
-    ) -> None:
+    async def _publish(self, model: FollowedModel, merged: Merged) -> None:
         async with self._writing:
             try:
                 await asyncio.to_thread(self._write(model, merged))
@@ -252,9 +254,7 @@ class Visibility:
                 raise StoreUnavailable(f"the local record could not be written: {error}") from error
         self.show(model)
 
-    def _write(
-        self, model: FollowedModel, merged: Callable[[ModelRecord, ModelRecord], ModelRecord]
-    ) -> Callable[[], None]:
+    def _write(self, model: FollowedModel, merged: Merged) -> Callable[[], None]:
         """The write, with what is to be written fixed now, on the event loop's thread."""
         if not self._is_shared:
             answering = [m for m in self._models.values() if m.served or m.by_hand]
@@ -296,7 +296,3 @@ def key_of(model: str, served: ServedVersion) -> VersionKey:
 
 def find_served(version: str, records: Iterable[ServedVersion]) -> ServedVersion | None:
     return next((served for served in records if served.version == version), None)
-
-
-def _is_same(one: ServedVersion, other: ServedVersion) -> bool:
-    return (one.version, one.created_ms) == (other.version, other.created_ms)

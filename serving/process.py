@@ -75,6 +75,8 @@ def _spare_collections() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
+    # A thread that computes hands the interpreter over to the requests within a millisecond.
+    sys.setswitchinterval(0.001)
 
 
 def _import_rpc(settings: ServingSettings) -> Any:
