@@ -326,7 +326,9 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             health_routes(health, siblings.reports),
             model_routes(ModelDetails(models, follower, splits, knowledge, health, metrics, counts), models),
             rollback_routes(rollbacks, models, overrides, rollback_elsewhere),
-            traffic_routes(Traffic(models, registry, guard, overrides, splits, ledger, holder, unison.wake)),
+            traffic_routes(
+                Traffic(models, registry, guard, overrides, splits, ledger, holder, clock, unison.wake)
+            ),
             audit_routes(ledger),
             error_routes(ledger),
             feedback_routes(feedback, clock),
