@@ -12,7 +12,9 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from random import Random
+from typing import Any
 
 from sqlalchemy import Engine
 
@@ -35,10 +37,14 @@ from serving.api.webhook import Signature, secret_in, webhook_routes
 from serving.candidate import Preparation
 from serving.comparisons import Comparisons
 from serving.core.clock import Clock, SystemClock
-from serving.core.cpus import cpu_count
 from serving.core.errors import StoreUnavailable, StoreUnusable
 from serving.ejection import Ejections
 from serving.feedback import Feedback
+from serving.fleet.channel import Channel, Told
+from serving.fleet.lead import Lead
+from serving.fleet.member import Member
+from serving.fleet.siblings import Siblings, socket_name
+from serving.fleet.unison import Unison
 from serving.followed import FollowedModel, Visibility
 from serving.follower import Follower
 from serving.framework import framework_with
@@ -102,12 +108,14 @@ log = logging.getLogger(__name__)
 class Server:
     """A running server: its application, and what another transport needs to offer the same.
 
-    `readiness` has the switch that makes it not ready before it stops.
+    `readiness` has the switch that makes it not ready before it stops. `channel` is where one of several
+    workers is asked.
     """
 
     application: App
     backing: Backing
     readiness: Readiness
+    channel: Channel | None
 
 
 @asynccontextmanager
@@ -126,11 +134,14 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
         stack.callback(client.close)
         registry = Registry(client, settings.serves, settings.env)
         journal = Journal(settings.serving_home / "journal.jsonl")
-        ledger = Ledger(engine, Trail(engine, journal, clock), clock)
+        ledger = Ledger(engine, Trail(engine, journal, clock), clock, settings.worker_slot or None)
         stack.callback(ledger.close)
         overrides = Overrides(OverrideFile(settings.serving_home / "overrides.json"), ledger, clock)
         cache = ArtifactCache(settings.cache_folder, client, registry, settings.cache_mb << 20)
-        threads = settings.threads or cpu_count()
+        own_socket = _own_socket(settings)
+        siblings = Siblings(own_socket, settings.workers - 1)
+        lead = Lead(settings.serving_home / "lead.lock" if settings.is_fleet else None)
+        stack.callback(lead.close)
         watchdog = Watchdog()
         stack.callback(watchdog.close)
         preparation = Preparation(
@@ -138,7 +149,7 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             cache,
             engine,
             clock,
-            threads=threads,
+            threads=settings.session_threads,
             require_validation=settings.require_validation,
             batch_limits=settings.batch_limits,
             watchdog=watchdog,
@@ -154,7 +165,7 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             cache_folder=settings.cache_folder,
             candidate_timeout_seconds=settings.candidate_timeout_seconds,
             drain_seconds=settings.drain_seconds,
-            concurrent_loads=settings.concurrent_loads,
+            concurrent_loads=settings.load_slots,
             on_loaded=metrics.load_seconds.observe,
         )
         memory.tell(evicted(metrics, library.note_evicted))
@@ -162,10 +173,10 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
         statistics, routes = Statistics(clock), Routes()
         metrics.registry.register(Occupancy(library.loaded))
         record = Record(settings.serving_home / "served.json")
-        visibility = Visibility(models, record, routes, settings.cache_folder)
+        visibility = Visibility(models, record, routes, settings.cache_folder, is_shared=settings.is_fleet)
         guard = Guard(registry, engine, Leases(engine, clock))
         holder = f"serving:{socket.gethostname()}:{settings.port}:{os.getpid()}"
-        write_back = WriteBack(guard, overrides, library, visibility, ledger, holder, clock)
+        write_back = WriteBack(guard, overrides, library, visibility, ledger, holder, clock, lead.is_mine)
         stack.push_async_callback(write_back.close)
         prefect = connect_to_prefect(settings)
         stack.push_async_callback(prefect.aclose)
@@ -201,11 +212,33 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
         stack.push_async_callback(follower.close)
         splits = Splits(follower.wanted, visibility, ledger, metrics, clock)
         stack.push_async_callback(splits.close)
-        shelf = Shelf(models, settings.serves, registry, follower, library, visibility, ledger)
-        rollbacks = Rollbacks(
-            settings, models, library, visibility, overrides, ledger, metrics, clock, follower.wake
+        shelf = Shelf(
+            models,
+            settings.serves,
+            registry,
+            follower,
+            library,
+            visibility,
+            ledger,
+            partial(siblings.problems, seconds=settings.candidate_timeout_seconds),
         )
-        ejections = Ejections(library, visibility, overrides, ledger, metrics, clock, follower.wake)
+        unison = Unison(siblings, models, overrides, record, library, follower, shelf)
+        stack.push_async_callback(unison.close)
+        rollbacks = Rollbacks(
+            settings,
+            models,
+            library,
+            visibility,
+            overrides,
+            ledger,
+            metrics,
+            clock,
+            follower.wake,
+            unison.spread,
+        )
+        ejections = Ejections(
+            library, visibility, overrides, ledger, metrics, clock, follower.wake, unison.spread
+        )
         stack.push_async_callback(ejections.close)
         inference_log = _inference_log(settings, metrics, ledger, clock)
         inference_log.start()
@@ -223,7 +256,7 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
         scores = Scores(models, rollbacks.judge, ejections.judge, recorder, clock)
         inference = Inference(routes, scores, shadow, recorder, inference_log, statistics, clock)
         health = Health(models, follower, inference, ledger, clock, settings.probe_seconds)
-        readiness = Readiness(models, follower)
+        readiness = Readiness(models, follower, siblings.waiting_for)
         visibility.tell(splits.note_restored)
         await restore(await asyncio.to_thread(record.read), models, library, overrides, visibility)
         visibility.tell(splits.note_changed)
@@ -235,7 +268,16 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
         )
         await keyring.refresh()
         preloader = Preloader(memory, partial(standing_of, models))
-        loops = (follower, health, heartbeat, keyring, preloader, comparisons)
+        loops = (
+            follower,
+            health,
+            heartbeat,
+            keyring,
+            preloader,
+            comparisons,
+            siblings,
+            unison,
+        )
         journal_of_labels = FeedbackJournal(settings.serving_home)
         feedback = Feedback(journal_of_labels)
         stack.push_async_callback(feedback.close)
@@ -244,23 +286,53 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
         stack.push_async_callback(asyncio.to_thread, joiner.close)
         await _background(stack, *(loop.run() for loop in loops))
 
+        async def counts() -> list[Told]:
+            return await siblings.ask("counts")
+
+        async def rollback_elsewhere(rollback_id: str) -> dict[str, Any] | None:
+            told = await siblings.ask("rollback", id=rollback_id)
+            return next((answer["status"] for answer in told if answer.get("status")), None)
+
+        async def spread_delivery(delivery: str) -> None:
+            await siblings.ask("wake", delivery=delivery)
+
+        signature = Signature(secret_in(settings.webhook_secret_file), clock)
+        channel = Channel(own_socket) if own_socket is not None else None
+        if channel is not None:
+            Member(
+                models,
+                library,
+                memory,
+                follower,
+                health,
+                readiness,
+                rollbacks,
+                overrides,
+                shelf,
+                unison,
+                signature,
+                statistics,
+                metrics,
+            ).answer_on(channel)
+            await channel.open()
+            stack.push_async_callback(channel.close)
         metrics.ask_before_scrape(Gauges(metrics, memory, follower, clock).look)
-        catalogue = Catalogue(routes, models, readiness, statistics)
-        framework = framework_with(metrics)
+        catalogue = Catalogue(routes, models, readiness, statistics, counts)
+        framework = framework_with(metrics, siblings.metrics)
         knowledge = Knowledge(registry, ledger, clock)
         for router in (
             protocol_routes(catalogue, shelf),
             scoring_routes(catalogue),
-            health_routes(health),
-            model_routes(ModelDetails(models, follower, splits, knowledge, health, metrics), models),
-            rollback_routes(rollbacks, models, overrides),
+            health_routes(health, siblings.reports),
+            model_routes(ModelDetails(models, follower, splits, knowledge, health, metrics, counts), models),
+            rollback_routes(rollbacks, models, overrides, rollback_elsewhere),
             traffic_routes(
-                Traffic(models, registry, guard, overrides, splits, ledger, holder, follower.wake)
+                Traffic(models, registry, guard, overrides, splits, ledger, holder, clock, unison.wake)
             ),
             audit_routes(ledger),
             error_routes(ledger),
             feedback_routes(feedback, clock),
-            webhook_routes(Signature(secret_in(settings.webhook_secret_file), clock), follower.wake),
+            webhook_routes(signature, follower.wake, spread_delivery),
         ):
             framework.include_router(router)
         access = Access(
@@ -295,7 +367,14 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             timeout_seconds=backing.timeout_seconds,
         )
         edge = Edge(access, intake, endpoint, scoring, framework)
-        yield Server(crossing(edge, settings.cors_allowed), backing, readiness)
+        yield Server(crossing(edge, settings.cors_allowed), backing, readiness, channel)
+
+
+def _own_socket(settings: ServingSettings) -> Path | None:
+    """Where one of several workers is asked; a server of one worker is asked over HTTP only."""
+    if settings.worker_folder is None:
+        return None
+    return settings.worker_folder / socket_name(settings.worker_slot, os.getpid())
 
 
 def _inference_log(settings: ServingSettings, metrics: Metrics, ledger: Ledger, clock: Clock) -> InferenceLog:

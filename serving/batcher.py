@@ -6,7 +6,6 @@ thread, except for the executions themselves.
 """
 
 import asyncio
-import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -19,8 +18,6 @@ from serving.core.clock import Clock
 from serving.core.datatypes import Array
 from serving.core.errors import DeadlineExceeded, Overloaded
 from serving.runners import Runners
-
-log = logging.getLogger(__name__)
 
 Predict = Callable[[Tensors], dict[str, Array]]
 # A second thread helps out when the first has kept somebody waiting for this long.
@@ -156,7 +153,7 @@ class Batcher:
 
     def _check_room(self, size_bytes: int) -> None:
         if len(self._waiting) >= self._limits.max_waiting:
-            problem = f"{len(self._waiting)} requests wait for this model already"
+            problem = f"{self.waiting} requests wait for this model already"
             raise Overloaded(problem, retry_after_seconds=1.0)
         if self._waiting and self._waiting_bytes + size_bytes > self._limits.max_waiting_bytes:
             problem = f"{self._waiting_bytes >> 20} MB of inputs wait for this model already"

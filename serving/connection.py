@@ -88,11 +88,10 @@ class DirectConnection(HttpToolsProtocol):
             else:
                 self._send(turn, reply)
 
-    def data_received(self, data: bytes) -> None:
-        """As the base class, but the timer of a quiet connection runs on: it looks before it closes."""
-        timer, self.timeout_keep_alive_task = self.timeout_keep_alive_task, None
-        super().data_received(data)
-        self.timeout_keep_alive_task = self.timeout_keep_alive_task or timer
+    def _unset_keepalive_if_required(self) -> None:
+        """The timer of a quiet connection runs on: it looks before it closes."""
+        if self.transport.is_closing():
+            super()._unset_keepalive_if_required()
 
     def on_response_complete(self) -> None:
         """As the base class, with one timer per connection in the place of one per request."""

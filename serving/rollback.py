@@ -6,8 +6,8 @@ Order: the override is durable before traffic moves; traffic moves before the re
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from uuid import uuid4
@@ -67,7 +67,9 @@ class Rollbacks:
         metrics: Metrics,
         clock: Clock,
         wake: Callable[[], None],
+        spread: Callable[[], Awaitable[None]],
     ) -> None:
+        """`spread` returns once the server's other workers have seen what was laid here."""
         self._settings = settings
         self._models = models
         self._library = library
@@ -77,6 +79,7 @@ class Rollbacks:
         self._metrics = metrics
         self._clock = clock
         self._wake = wake
+        self._spread = spread
         self._tasks: set[asyncio.Task[None]] = set()
         self.taken: dict[str, Rollback] = {}
 
@@ -121,9 +124,10 @@ class Rollbacks:
                     reason,
                     self._clock.now(),
                 )
-                await self._apply(followed, rollback, target, is_watched=failing is not None)
+                rollback = await self._apply(followed, rollback, target, is_watched=failing is not None)
         self._library.sweep(followed)
         self._wake()  # the registry is told on the follower's next turn: let that be now
+        await self._spread()
         return rollback
 
     def judge(self, followed: FollowedModel, evidence: Evidence) -> None:
@@ -209,8 +213,11 @@ class Rollbacks:
 
     async def _apply(
         self, followed: FollowedModel, rollback: Rollback, target: LoadedVersion, *, is_watched: bool
-    ) -> None:
-        await self._override(followed, rollback, is_watched=is_watched)
+    ) -> Rollback:
+        held = await self._override(followed, rollback, is_watched=is_watched)
+        is_first = held is None or held.id == rollback.id
+        if held is not None:
+            rollback = replace(rollback, id=held.id)
         failed = followed.champion
         followed.served[Alias.CHAMPION] = target
         if failed is not None:
@@ -224,11 +231,18 @@ class Rollbacks:
             log.error("rollback_not_recorded model=%s reason=%s", followed.name, error)
             self._visibility.show(followed)
         self.taken[rollback.id] = rollback
-        self._metrics.rollbacks.labels(rollback.model, rollback.strategy).inc()
-        self._tell(rollback)
+        if is_first:
+            self._metrics.rollbacks.labels(rollback.model, rollback.strategy).inc()
+            self._tell(rollback)
+        return rollback
 
-    async def _override(self, followed: FollowedModel, rollback: Rollback, *, is_watched: bool) -> None:
-        """Make the way back durable. Going to what the registry names needs no override, and ends one."""
+    async def _override(
+        self, followed: FollowedModel, rollback: Rollback, *, is_watched: bool
+    ) -> Override | None:
+        """Make the way back durable. Going to what the registry names needs no override, and ends one.
+
+        The override that holds now, which another worker may have laid for the same reason just before.
+        """
         in_force = self._overrides.laid_for(rollback.model, Alias.CHAMPION)
         named = in_force.not_version if in_force is not None else rollback.from_version
         if followed.registered is not None:
@@ -236,7 +250,7 @@ class Rollbacks:
         if rollback.to_version == named:
             if in_force is not None:
                 await self._overrides.end(in_force, f"{rollback.actor} went back to {named}")
-            return
+            return None
         override = Override(
             id=rollback.id,
             model=rollback.model,
@@ -248,7 +262,7 @@ class Rollbacks:
             reason=rollback.reason,
             laid_at=rollback.at,
         )
-        await self._overrides.lay(override)
+        return await self._overrides.lay(override)
 
     def _tell(self, rollback: Rollback) -> None:
         ref = self._models[rollback.model].key_of(rollback.from_version).ref

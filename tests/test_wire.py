@@ -99,8 +99,8 @@ class Wire:
 
 
 @asynccontextmanager
-async def listening(limits: WireLimits) -> AsyncIterator[Wire]:
-    application = Application()
+async def listening(limits: WireLimits, application: Application | None = None) -> AsyncIterator[Wire]:
+    application = application or Application()
     config = uvicorn.Config(
         cast(Any, application),
         port=0,

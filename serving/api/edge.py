@@ -20,6 +20,7 @@ from serving.api.head import MAX_HEADER_BYTES, MAX_HEADERS, Head, Heads, read_he
 from serving.api.intake import Arrival, Intake
 from serving.api.reply import Reply
 from serving.core.errors import NotServed, SignalboxError
+from serving.logs import bound_request
 from serving.protocol.infer import InferEndpoint
 from serving.protocol.scoring import ScoringEndpoint
 
@@ -77,6 +78,7 @@ class Edge:
         known = self._heads.find(scope)
         head = known or read_head(scope)
         request_id = head.given_id or f"{getrandbits(128):032x}"
+        bound_request.set(request_id)
         sending, arrival = _Sending(send), Arrival(self._intake, receive)
         try:
             if known is None:

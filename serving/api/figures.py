@@ -23,7 +23,7 @@ _ERRORS = ("mae", "rmse", "r2")
 def statistics(
     known: VersionReports, tags: Mapping[str, str], tally: Tally, seen: Observed = NOT_OBSERVED
 ) -> dict[str, Any]:
-    """The version's latest results; `error_rate` is what this process counted since it started.
+    """The version's latest results; `error_rate` is what the server's workers counted.
 
     What labels say of live answers takes the place of the evaluation's results once there are enough;
     `source` says which they are.

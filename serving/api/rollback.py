@@ -1,7 +1,7 @@
 """`POST /api/v2/rollback` and the status it points to: the way back without MLflow, Prefect or the store."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import orjson
@@ -19,8 +19,12 @@ _FIELDS = frozenset({"model", "strategy", "version", "reason"})
 
 
 def rollback_routes(
-    rollbacks: Rollbacks, models: Mapping[str, FollowedModel], overrides: Overrides
+    rollbacks: Rollbacks,
+    models: Mapping[str, FollowedModel],
+    overrides: Overrides,
+    elsewhere: Callable[[str], Awaitable[dict[str, Any] | None]],
 ) -> APIRouter:
+    """`elsewhere` asks the server's other workers for the status of a rollback that one of them took."""
     router = APIRouter(tags=["rollback"])
 
     @router.post("/api/v2/rollback", status_code=202)
@@ -45,11 +49,11 @@ def rollback_routes(
     @router.get("/api/v2/rollback/{rollback_id}")
     async def status(rollback_id: str) -> dict[str, Any]:
         rollback = rollbacks.taken.get(rollback_id)
-        if rollback is None:
-            raise NotServed(
-                f"rollback {rollback_id} was not taken by this process", exists=list(rollbacks.taken)
-            )
-        return _status(rollback, models[rollback.model], overrides)
+        if rollback is not None:
+            return rollback_status(rollback, models[rollback.model], overrides)
+        if (told := await elsewhere(rollback_id)) is not None:
+            return told
+        raise NotServed(f"rollback {rollback_id} was not taken by this server", exists=list(rollbacks.taken))
 
     return router
 
@@ -75,7 +79,7 @@ def _wish(raw: bytes) -> dict[str, str]:
     return wish
 
 
-def _status(rollback: Rollback, model: FollowedModel, overrides: Overrides) -> dict[str, Any]:
+def rollback_status(rollback: Rollback, model: FollowedModel, overrides: Overrides) -> dict[str, Any]:
     """Traffic moved before the rollback was answered; what may lag behind is the registry."""
     is_pending = any(override.id == rollback.id for override in overrides.own(rollback.model))
     served = model.served.get(Alias.CHAMPION)

@@ -73,7 +73,7 @@ class Calls:
     async def model_statistics(
         self, request: pb.ModelStatisticsRequest, caller: Caller
     ) -> pb.ModelStatisticsResponse:
-        told = self._catalogue.statistics(request.name or None, request.version or None)
+        told = await self._catalogue.statistics(request.name or None, request.version or None)
         return ParseDict(told, pb.ModelStatisticsResponse())
 
     async def repository_index(

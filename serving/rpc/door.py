@@ -15,6 +15,7 @@ import grpc
 from serving.api.access import Access
 from serving.api.errors import Failure, failure_of
 from serving.api.intake import Intake
+from serving.logs import bound_request
 from serving.protocol.route_key import route_key
 from serving.rpc.calls import Caller
 from serving.rpc.generated import inference_pb2 as pb
@@ -51,6 +52,7 @@ class Door:
             request_id = _request_id(metadata)
             key = route_key(metadata, request_id)
             caller = Caller("", request_id, context.time_remaining(), key)
+            bound_request.set(request_id)
             try:
                 caller.actor = self._admitted(*twin(message), metadata, context)
                 with self._intake.holding(message.ByteSize()):

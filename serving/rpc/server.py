@@ -18,7 +18,8 @@ _HEALTH = "grpc.health.v1.Health"
 class RpcServer:
     """One server on one port."""
 
-    def __init__(self, backing: Backing, *, max_calls: int | None = None) -> None:
+    def __init__(self, backing: Backing, *, max_calls: int | None = None, is_shared: bool = False) -> None:
+        """`is_shared` says that this is one of several workers, whose parent keeps the port for them."""
         door, calls = Door(backing.access, backing.intake), Calls(backing)
         self._server = grpc.aio.server(
             handlers=(
@@ -30,7 +31,7 @@ class RpcServer:
                 ("grpc.max_receive_message_length", backing.max_body_bytes),
                 ("grpc.max_send_message_length", -1),
                 # Else a second server on a busy port would take half of its calls without a word.
-                ("grpc.so_reuseport", 0),
+                ("grpc.so_reuseport", int(is_shared)),
                 ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
             ),
             maximum_concurrent_rpcs=max_calls,

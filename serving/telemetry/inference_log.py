@@ -53,6 +53,10 @@ class Parts(Protocol):
 
     def trim(self, now: datetime) -> None: ...
 
+    def prepare(self) -> None:
+        """What writing takes that is better done before the first rows wait for it."""
+        ...
+
 
 def first_axis_is_batch(inputs: tuple[TensorSpec, ...]) -> bool:
     """Whether every input's first axis varies in length: then each of its entries is a row of the log."""
@@ -140,6 +144,7 @@ class InferenceLog:
             self._wake.set()
 
     def _run(self) -> None:
+        self._parts.prepare()
         while not self._closing:
             self._wake.wait(self._bounds.flush_seconds)
             self._wake.clear()

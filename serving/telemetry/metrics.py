@@ -23,6 +23,9 @@ class Tally:
     answers: int = 0
     failures: int = 0
 
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(self.answers + other.answers, self.failures + other.failures)
+
     @property
     def error_ratio(self) -> float | None:
         return self.failures / self.answers if self.answers else None
@@ -158,6 +161,11 @@ class Metrics:
             ("reason",),
             registry=registry,
         )
+        self.telemetry_waiting = Gauge(
+            "signalbox_telemetry_waiting_windows",
+            "Windows that wait for a store that does not take them.",
+            registry=registry,
+        )
         self.labels = Counter(
             "signalbox_feedback_labels",
             "Labels by what became of them.",
@@ -182,6 +190,9 @@ class Metrics:
     def tally(self, ref: VersionRef) -> Tally:
         """What this process has counted since it started."""
         return self._tallies.get(ref, Tally())
+
+    def tallies(self) -> dict[VersionRef, Tally]:
+        return dict(self._tallies)
 
     def ask_before_scrape(self, look: Callable[[], None]) -> None:
         """Have `look` set gauges just before each scrape, on the event loop's thread."""

@@ -70,6 +70,7 @@ class TelemetryWriter:
         self._kept = kept
         self._leases = Leases(engine, clock)
         self._written = metrics.telemetry_windows
+        self._waiting = metrics.telemetry_waiting
         self._dropped = {reason: metrics.telemetry_dropped.labels(str(reason)) for reason in Dropped}
         self._uncounted = 0
         self._windows: deque[Window] = deque()
@@ -100,6 +101,7 @@ class TelemetryWriter:
         self._sample()
         if is_last or self._clock.monotonic() >= self._try_at:
             self._guarded(self._write)
+            self._waiting.set(len(self._windows))
         if not is_last and self.problem is None and self._clock.monotonic() >= self._downsample_at:
             self._downsample_at = self._clock.monotonic() + _DOWNSAMPLE_SECONDS
             self._guarded(self._downsample)
