@@ -77,6 +77,7 @@ def record(engine: Engine, registry: Registry, asked: Asked, clock: Clock) -> En
         requested_by=asked.by,
         policy=dict(asked.policy),
         spec=spec.as_json() if spec is not None else None,
+        is_challenger=registered.aliases.get(Alias.CHALLENGER) == version,
     )
     entry = rollouts.enter(engine, request, asked.asked_at, clock.now())
     if entry.rollout.version != version:
@@ -223,7 +224,7 @@ def _explain(registry: Registry, ref: VersionRef, rollout: Rollout) -> None:
     if rollout.state is not rollouts.State.PROMOTED:
         registry.set_version_description(ref, _described(registry.version(ref).description, rollout))
     if rollout.status is not None:
-        percent = "100" if rollout.state is rollouts.State.PROMOTED else "0"
+        percent = "100" if registry.alias(rollout.model, Alias.CHAMPION) == rollout.version else "0"
         registry.set_version_tag(ref, Tag.TRAFFIC_PERCENT, percent)
     registry.set_version_tag(ref, Tag.ROLLOUT, rollout.id)
     registry.set_version_tag(ref, Tag.VERDICT, verdict)
