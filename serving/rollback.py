@@ -16,7 +16,7 @@ from serving.candidate import in_thread
 from serving.core.clock import Clock
 from serving.core.errors import ChangeRefused, NotServed, SignalboxError, StoreUnavailable
 from serving.core.model import Alias
-from serving.followed import FollowedModel, Visibility, as_served, find_served
+from serving.followed import FollowedModel, as_served, find_served
 from serving.formats.selftest import Verdict, self_test
 from serving.ledger import Ledger
 from serving.library import Library
@@ -26,6 +26,7 @@ from serving.pool import LoadedVersion, VersionKey
 from serving.settings import ServingSettings
 from serving.store.overrides import Override
 from serving.telemetry.metrics import Metrics
+from serving.visibility import Visibility
 from serving.watch import AnswerWindow, Evidence
 
 log = logging.getLogger(__name__)
