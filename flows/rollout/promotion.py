@@ -64,7 +64,10 @@ def record(engine: Engine, registry: Registry, asked: Asked, clock: Clock) -> En
         requested_by=asked.by,
         policy=dict(asked.policy),
     )
-    entry = rollouts.enter(engine, request, asked.asked_at, clock.now())
+    try:
+        entry = rollouts.enter(engine, request, asked.asked_at, clock.now())
+    except ChangeRefused as refusal:
+        return Outcome(Verdict.REFUSED, str(refusal))
     if entry.rollout.version != version:
         other = entry.rollout
         return Outcome(
@@ -74,7 +77,7 @@ def record(engine: Engine, registry: Registry, asked: Asked, clock: Clock) -> En
             other,
         )
     is_joining = not entry.created and not entry.rollout.state.is_terminal
-    if is_joining and asked.policy and dict(asked.policy) != dict(entry.rollout.policy):
+    if is_joining and any(entry.rollout.policy.get(name) != limit for name, limit in asked.policy.items()):
         other = entry.rollout
         return Outcome(
             Verdict.BUSY,

@@ -15,7 +15,7 @@ from uuid import uuid4
 from sqlalchemy import Connection, Engine, Row, select, update
 
 from serving.core.errors import NotServed
-from serving.store import audit, outbox, schema
+from serving.store import audit, freezes, outbox, policies, rollbacks, schema
 from serving.store.audit import AuditEntry
 from serving.store.database import insert_new, reading, writing
 from serving.store.leases import Lease, fence
@@ -90,7 +90,8 @@ def enter(engine: Engine, request: Request, asked_at: datetime, now: datetime) -
     """Open a rollout, or join the one that is open, whichever version that promotes.
 
     A rollout of the same version that ended after `asked_at` is the answer to this request too: of
-    several people who ask at once, the slowest must not start a second one.
+    several people who ask at once, the slowest must not start a second one. Raises `ChangeRefused` for a
+    model that is frozen or on its way back: no rollout of it is opened then.
     """
     values = {
         "id": uuid4().hex,
@@ -102,18 +103,21 @@ def enter(engine: Engine, request: Request, asked_at: datetime, now: datetime) -
         "open_model": request.model,
         "requested_by": request.requested_by,
         "reason": "",
-        "policy": json_text(request.policy),
         "created_at": time_text(now),
         "updated_at": time_text(now),
     }
     with writing(engine) as connection:
         if (answered := _ended_since(connection, request, asked_at)) is not None:
             return Entry(answered, created=False)
-        created = insert_new(connection, _table, values)
+        if connection.execute(_open_of(request.model)).one_or_none() is None:
+            freezes.refuse_frozen(connection, request.model, now)
+            rollbacks.refuse_under_way(connection, request.model)
+        policy = {**policies.get(connection, request.model, policies.PROMOTION), **request.policy}
+        created = insert_new(connection, _table, values | {"policy": json_text(policy)})
         if created:
             details: dict[str, JsonValue] = {"rollout": values["id"], "step": "requested"}
             _audit(connection, request.model, request.version, request.requested_by, details, now)
-        row = connection.execute(select(_table).where(_table.c.open_model == request.model)).one()
+        row = connection.execute(_open_of(request.model)).one()
         return Entry(_rollout(row), created)
 
 
@@ -198,6 +202,10 @@ def _ended_since(connection: Connection, request: Request, asked_at: datetime) -
     row = connection.execute(select(_table).where(*ended).order_by(_table.c.finished_at.desc()).limit(1))
     found = row.one_or_none()
     return None if found is None else _rollout(found)
+
+
+def _open_of(model: str) -> Any:
+    return select(_table).where(_table.c.open_model == model)
 
 
 def _is_open(rollout_id: str) -> Any:
