@@ -41,6 +41,7 @@ from serving.ledger import Ledger
 from serving.library import Library, standing_of
 from serving.memory import Memory
 from serving.notices import log_dropping
+from serving.orders import Orders
 from serving.overrides import Overrides
 from serving.preload import Preloader
 from serving.protocol.backing import Backing
@@ -50,7 +51,9 @@ from serving.protocol.infer import InferEndpoint
 from serving.protocol.scoring import ScoringEndpoint, scoring_routes
 from serving.readiness import Readiness
 from serving.restoration import restore
+from serving.retreat import Retreat
 from serving.rollback import Rollbacks
+from serving.rollback_book import RollbackBook
 from serving.routes import Routes
 from serving.settings import ServingSettings
 from serving.shelf import Shelf
@@ -65,6 +68,7 @@ from serving.store.outbox import Notice
 from serving.store.overrides import OverrideFile
 from serving.store.record import Record
 from serving.store.registry import Registry, connect
+from serving.store.rollback_file import RollbackFile
 from serving.store.trail import Trail
 from serving.telemetry.counters import Statistics
 from serving.telemetry.inference_log import InferenceLog
@@ -153,6 +157,7 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             write_back.consider(model)
             announcer.consider(model)
             shelf.consider(model)
+            book.consider()
 
         follower = Follower(
             settings,
@@ -168,9 +173,13 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
         )
         stack.push_async_callback(follower.close)
         shelf = Shelf(models, settings.serves, registry, follower, library, visibility, ledger)
+        book = RollbackBook(RollbackFile(settings.serving_home / "rollbacks.json"), ledger)
+        stack.push_async_callback(book.close)
         rollbacks = Rollbacks(
-            settings, models, library, visibility, overrides, ledger, metrics, clock, follower.wake
+            settings, models, library, visibility, overrides, ledger, metrics, clock, follower.wake, book
         )
+        retreat = Retreat(models, rollbacks, book, overrides, ledger, Orders(prefect), clock)
+        stack.push_async_callback(retreat.close)
         inference_log = _inference_log(settings, metrics, ledger, clock)
         inference_log.start()
         stack.push_async_callback(asyncio.to_thread, inference_log.close)
@@ -197,7 +206,7 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             scoring_routes(catalogue),
             health_routes(health),
             model_routes(ModelDetails(models, follower, knowledge, health, metrics), models),
-            rollback_routes(rollbacks, models, overrides),
+            rollback_routes(retreat),
             audit_routes(ledger),
             webhook_routes(Signature(secret_in(settings.webhook_secret_file), clock), follower.wake),
         ):

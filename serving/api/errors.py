@@ -14,6 +14,7 @@ from serving.core.errors import (
     BodyTooLarge,
     ChangeRefused,
     DeadlineExceeded,
+    FlowsUnavailable,
     InvalidRequest,
     ModelFailed,
     NotServed,
@@ -40,6 +41,7 @@ _STATUSES: tuple[tuple[type[SignalboxError], int, str], ...] = (
     (RateLimited, 429, "RESOURCE_EXHAUSTED"),
     (Overloaded, 503, "UNAVAILABLE"),
     (RegistryUnavailable, 503, "UNAVAILABLE"),
+    (FlowsUnavailable, 503, "UNAVAILABLE"),
     (StoreUnavailable, 503, "UNAVAILABLE"),
     (DeadlineExceeded, 504, "DEADLINE_EXCEEDED"),
 )
