@@ -94,7 +94,7 @@ def _flag(value: object) -> bool:
 
 
 def _options(wish: Mapping[str, object], strategy: Strategy) -> dict[str, Any]:
-    """How a gradual rollback goes: the shares that the version left keeps, in percent, and seconds of each."""
+    """How a gradual rollback goes: the shares, in percent, that the version left keeps, and for how long."""
     given = {name: wish[name] for name in _GRADUAL if wish.get(name) is not None}
     if given and strategy is not Strategy.GRADUAL:
         raise InvalidRequest(f"'{min(given)}' is for strategy gradual only")
