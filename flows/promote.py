@@ -16,15 +16,19 @@ from prefect.states import Completed, Failed
 from flows.benchmark_model import benchmarker
 from flows.catalog import limits as benchmark
 from flows.catalog.policy import limits
+from flows.catalog.run_log import log_file
 from flows.publication import artifact_key
+from flows.rollout import policy as rollout
 from flows.rollout.keeper import holder_of
 from flows.rollout.outcome import Outcome, Verdict
 from flows.rollout.parts import Parts
 from flows.rollout.promotion import Asked, joined, record, work
 from flows.rollout.render import checks_of, outcome_markdown
+from flows.settings import FlowSettings
 from flows.validate_model import validator
 from flows.wiring import Wiring, wired
-from serving.core.errors import RegistryUnavailable, StoreUnavailable
+from serving.core.errors import NotServed, RegistryUnavailable, StoreUnavailable
+from serving.core.model import VersionRef
 from serving.store.rollouts import Entry
 from serving.store.snapshot import public_settings
 
@@ -36,7 +40,7 @@ Number = float | int | str | None
 def promote_model(
     model: str,
     version: int | str | None = None,
-    strategy: str = "direct",
+    strategy: str | None = None,
     requested_by: str | None = None,
     asked_at: str | None = None,
     min_accuracy: Number = None,
@@ -46,8 +50,15 @@ def promote_model(
     allow_signature_change: Number = None,
     replay_rows: Number = None,
     min_throughput: Number = None,
+    stages: str | list[int] | None = None,
+    stage_seconds: Number = None,
+    stage_deadline_seconds: Number = None,
+    approve_before: Number = None,
 ) -> State[Any]:
-    """Validate and benchmark `version` (by default the one `challenger` names) and make it the champion."""
+    """Validate and benchmark `version`, by default the challenger, and make it the champion.
+
+    By stages of live traffic or at once, as `strategy` or else the settings say.
+    """
     try:
         policy = limits(
             {
@@ -58,22 +69,34 @@ def promote_model(
                 "allow_signature_change": allow_signature_change,
                 "replay_rows": replay_rows,
             }
-        ) | benchmark.limits({"min_throughput": min_throughput})
+        )
+        policy |= benchmark.limits({"min_throughput": min_throughput})
+        policy |= rollout.limits(
+            {
+                "stages": stages,
+                "stage_seconds": stage_seconds,
+                "stage_deadline_seconds": stage_deadline_seconds,
+                "approve_before": approve_before,
+            }
+        )
+        settings = FlowSettings()
         asked = Asked(
             model=model,
             version=_text(version),
             asked_at=_moment(asked_at),
             by=_text(requested_by) or f"unverified:{getpass.getuser()}",
-            strategy=_text(strategy) or "direct",
+            strategy=_text(strategy) or settings.strategy,
             policy=policy,
+            usual=settings.usual_plan,
         )
     except ValueError as error:
         outcome = Outcome(Verdict.REFUSED, f"a parameter cannot be used: {error}")
         publish(outcome, model)
         return final_state(outcome)
-    with wired() as wiring:
+    with wired(settings) as wiring:
         try:
             outcome = _promote(wiring, asked)
+            _leave_report(wiring, outcome)
         except (RegistryUnavailable, StoreUnavailable) as error:
             # What was begun stays open in the store: the next run takes it up.
             outcome = Outcome(Verdict.UNAVAILABLE, str(error))
@@ -102,6 +125,20 @@ def _promote(wiring: Wiring, asked: Asked) -> Outcome:
     return work(entry.rollout, parts, wiring.leases, holder, log.info)
 
 
+def _leave_report(wiring: Wiring, outcome: Outcome) -> None:
+    """Attach the report of a finished staged rollout to the version's run, if MLflow is there."""
+    ended = outcome.rollout
+    if ended is None or ended.status is None or not ended.state.is_terminal:
+        return
+    try:
+        run_id = wiring.registry.version(VersionRef(ended.model, ended.version)).run_id
+        if run_id:
+            report = outcome_markdown(outcome, ended.model).encode()
+            log_file(wiring.client, run_id, f"signalbox/rollout-{ended.id}.md", report)
+    except (RegistryUnavailable, NotServed) as error:
+        get_run_logger().warning("the report is not in MLflow: %s", error)
+
+
 def publish(outcome: Outcome, model: str) -> None:
     """Leave the report where Prefect's users look for it."""
     key = artifact_key("promotion", model)
@@ -114,7 +151,10 @@ def final_state(outcome: Outcome) -> State[Any]:
     """A run that promoted nothing never looks as if it had."""
     name = outcome.verdict.replace("_", " ").title().replace(" ", "")
     message = "; ".join((outcome.reason, *outcome.warnings))
-    return Completed(name=name, message=message) if outcome.is_good else Failed(name=name, message=message)
+    is_going_on = outcome.verdict is Verdict.HELD
+    if outcome.is_good or is_going_on:
+        return Completed(name=name, message=message)
+    return Failed(name=name, message=message)
 
 
 def _text(value: object) -> str | None:

@@ -16,10 +16,10 @@ from prefect.deployments import run_deployment
 from prefect.states import Completed, Failed
 
 from flows.rollout.attention import Action, attention
-from flows.rollout.promotion import Asked, record, tidy
+from flows.rollout.promotion import Asked, owns, record, tidy
 from flows.wiring import Wiring, wired
 from serving.core.errors import ChangeRefused, RegistryUnavailable, SignalboxError
-from serving.core.model import Alias
+from serving.core.model import Alias, Tag
 from serving.store import changes, overrides, rollouts, sightings, workers
 from serving.store.guard import Wish
 from serving.store.registry import RegisteredModel
@@ -73,12 +73,23 @@ def _tended(
         with wiring.guard.holding(name, f"tend:{needed.rollout.id}") as lease:
             warnings = tidy(needed.rollout, wiring.registry, wiring.guard, lambda: lease)
         yield f"{name}: {needed.reason}; {'; '.join(warnings) or 'taken away'}"
+    elif (late := _left_tag(wiring, model, open_rollout)) is not None:
+        with wiring.guard.holding(name, f"tend:{late.id}") as lease:
+            warnings = tidy(late, wiring.registry, wiring.guard, lambda: lease)
+        yield f"{name}: the traffic tag outlived rollout {late.id}; {'; '.join(warnings) or 'taken away'}"
     elif needed.action is Action.TAKE_UP and needed.rollout is not None:
         start_promotion(needed.rollout, wiring)
         yield f"{name}: {needed.reason}; started again"
     elif needed.action is Action.START and challenger is not None:
         by = f"tend (alias challenger, unverified:{getpass.getuser()})"
-        asked = Asked(model=name, version=challenger.version, asked_at=challenger.seen_at, by=by)
+        asked = Asked(
+            model=name,
+            version=challenger.version,
+            asked_at=challenger.seen_at,
+            by=by,
+            strategy=wiring.settings.strategy,
+            usual=wiring.settings.usual_plan,
+        )
         entry = record(wiring.engine, wiring.registry, asked, wiring.clock)
         if isinstance(entry, Entry) and not entry.rollout.state.is_terminal:
             start_promotion(entry.rollout, wiring)
@@ -86,6 +97,14 @@ def _tended(
         else:
             reason = entry.reason if not isinstance(entry, Entry) else "it has just ended"
             yield f"{name}: {needed.reason}; not started: {reason}"
+
+
+def _left_tag(wiring: Wiring, model: RegisteredModel | None, open_rollout: Rollout | None) -> Rollout | None:
+    """The ended rollout whose traffic tag is still there."""
+    tag = model.tags.get(Tag.TRAFFIC) if model is not None else None
+    if model is None or tag is None or open_rollout is not None:
+        return None
+    return next((each for each in rollouts.recent(wiring.engine, model.name) if owns(each, tag)), None)
 
 
 def start_promotion(rollout: Rollout, wiring: Wiring) -> None:

@@ -10,12 +10,13 @@ import tempfile
 from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from pydantic import Field, SecretStr, field_validator, model_validator
 
+from flows.rollout.policy import Usual
 from serving.store.settings import StoreSettings
 
 _PREFIX = "SIGNALBOX_"
@@ -106,6 +107,17 @@ class FlowSettings(StoreSettings):
         100, gt=1, description="Fewest rows on each side of a drift check; below it there is no verdict."
     )
 
+    strategy: Literal["staged", "direct"] = Field(
+        "staged", description="How a version is promoted where nobody says: `staged` or `direct`."
+    )
+    stages: str = Field("5,25,50,100", description="Percents of traffic that a staged rollout goes through.")
+    stage_seconds: float = Field(
+        60.0, gt=0, description="Shortest time that each stage of a rollout is observed."
+    )
+    rollout_policy: Path | None = Field(
+        None, description="TOML file with limits of your own for the judge of staged rollouts."
+    )
+
     model_quiet_seconds: float = Field(
         10.0, ge=0, le=60, description="How long a model file must stay unchanged before it is looked into."
     )
@@ -129,6 +141,10 @@ class FlowSettings(StoreSettings):
     @classmethod
     def _without_trailing_slash(cls, url: str) -> str:
         return url.rstrip("/")
+
+    @property
+    def usual_plan(self) -> Usual:
+        return Usual(self.stages, self.stage_seconds, self.rollout_policy)
 
     @property
     def serving_urls(self) -> list[str]:

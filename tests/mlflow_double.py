@@ -129,6 +129,10 @@ class MlflowDouble:
             model.aliases[body["alias"]] = body["version"]
         elif (method, call) == ("DELETE", "registered-models/alias"):
             model.aliases.pop(body["alias"], None)
+        elif (method, call) == ("POST", "registered-models/set-tag"):
+            model.tags[body["key"]] = body["value"]
+        elif (method, call) == ("DELETE", "registered-models/delete-tag"):
+            model.tags.pop(body["key"], None)
         elif (method, call) == ("POST", "model-versions/set-tag"):
             model.versions[body["version"]].tags[body["key"]] = body["value"]
         else:

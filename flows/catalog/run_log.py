@@ -78,6 +78,11 @@ def log_metrics(client: httpx.Client, run_id: str, metrics: Mapping[str, float],
 
 def log_plot(client: httpx.Client, run_id: str, png: bytes) -> str:
     """Upload the plot; the address at which a browser sees it. Raises `RegistryUnavailable`."""
+    return log_file(client, run_id, PLOT_FILE, png)
+
+
+def log_file(client: httpx.Client, run_id: str, name: str, content: bytes) -> str:
+    """Upload a file beside the run; the address at which a browser sees it. Raises `RegistryUnavailable`."""
     told = _call(client, "GET", f"{_API}/runs/get", params={"run_id": run_id}).json()
     uri = urlsplit(str(told["run"]["info"]["artifact_uri"]))
     if uri.scheme != _SCHEME:
@@ -85,10 +90,9 @@ def log_plot(client: httpx.Client, run_id: str, png: bytes) -> str:
         raise RegistryUnavailable(
             f"run {run_id} keeps its artifacts at '{kind}:', which MLflow does not proxy"
         )
-    path = f"{_PROXY}/{quote(uri.path.strip('/'))}/{PLOT_FILE}"
-    _call(client, "PUT", path, content=png)
+    _call(client, "PUT", f"{_PROXY}/{quote(uri.path.strip('/'))}/{quote(name)}", content=content)
     base = str(client.base_url).rstrip("/")
-    return f"{base}/get-artifact?{urlencode({'path': PLOT_FILE, 'run_uuid': run_id})}"
+    return f"{base}/get-artifact?{urlencode({'path': name, 'run_uuid': run_id})}"
 
 
 def _call(client: httpx.Client, method: str, path: str, **content: object) -> httpx.Response:
@@ -97,7 +101,5 @@ def _call(client: httpx.Client, method: str, path: str, **content: object) -> ht
         answer.raise_for_status()
     except httpx.HTTPError as error:
         reason = str(error) or type(error).__name__
-        raise RegistryUnavailable(
-            f"MLflow at {client.base_url} did not take the benchmark: {reason}"
-        ) from error
+        raise RegistryUnavailable(f"MLflow at {client.base_url} did not take the file: {reason}") from error
     return answer

@@ -51,7 +51,7 @@ class Soundness:
 
     verdict: Verdict
     reason: str
-    contract: Contract = Contract((), ())
+    contract: Contract | None = None
 
     @property
     def is_sound(self) -> bool:
@@ -88,7 +88,7 @@ def checker(settings: FlowSettings, client: httpx.Client, registry: Registry) ->
 
 def misfit(target: Soundness, present: Soundness) -> str | None:
     """What callers of the present version would miss of the target; None where nothing is known to be."""
-    if not present.is_sound:
+    if target.contract is None or present.contract is None:
         return None
     found = compatibility(target.contract, present.contract)
     return "; ".join(found.breaks) or None

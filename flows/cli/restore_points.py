@@ -76,9 +76,7 @@ def show(point_id: Id, as_json: AsJson = False) -> None:
         print_json(point.as_json())
         return
     say(f"restore point {point.id} of {point.model}, {point.created_at.isoformat(timespec='seconds')}")
-    say(
-        f"{point.reason}; made by {point.created_by}; checksum {'fits' if point.is_intact else 'DOES NOT FIT'}"
-    )
+    say(f"{point.reason}; made by {point.created_by}")
     say(f"restorable: {_restorable(point)}")
     rows = [(each.path, text(each.then)) for each in differences(point.state, {})]
     print_table(("what", "value"), rows, empty="it holds nothing")

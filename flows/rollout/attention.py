@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from flows.rollout.status import Step
 from serving.store.rollouts import Rollout
 from serving.store.sightings import Sighting
 
@@ -15,6 +16,9 @@ from serving.store.sightings import Sighting
 MISSED_AFTER = timedelta(seconds=15)
 # Longer than any step of a living promotion goes without noting progress.
 ABANDONED_AFTER = timedelta(seconds=90)
+
+
+_RESTING = {str(step) for step in Step if step.is_resting}
 
 
 class Action(StrEnum):
@@ -38,6 +42,8 @@ def attention(
 ) -> Attention:
     """What a model needs. `decided` is the last rollout of the challenger's version that has ended."""
     if open_rollout is not None:
+        if (command := _unheeded(open_rollout)) is not None:
+            return Attention(Action.TAKE_UP, f"somebody asked to {command} it", open_rollout)
         idle = now - open_rollout.updated_at
         if idle >= ABANDONED_AFTER:
             reason = f"rollout {open_rollout.id} made no progress for {idle.total_seconds():.0f} s"
@@ -52,6 +58,14 @@ def attention(
         seconds = waiting.total_seconds()
         return Attention(Action.START, f"challenger {challenger.version} was waiting for {seconds:.0f} s")
     return Attention(Action.NONE)
+
+
+def _unheeded(rollout: Rollout) -> str | None:
+    """A command for a rollout that rests: nobody works on it who would see it."""
+    status, asked = rollout.status or {}, rollout.asked
+    if asked is None or asked.id == status.get("heeded") or status.get("step") not in _RESTING:
+        return None
+    return str(asked.command)
 
 
 def _answers(decided: Rollout | None, challenger: Sighting) -> bool:

@@ -18,7 +18,7 @@ _STAGE = "stage_"
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """`share` percent of the traffic stay with the version that is left; the tag gives `challenger` its part."""
+    """`share` percent of the traffic stay with the version that is left; `percent` is the challenger's."""
 
     share: int
     percent: int
@@ -30,7 +30,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Descent:
-    """`challenger` is what alias challenger names meanwhile. With `champion_moves` it is champion in the end."""
+    """`challenger` is what alias challenger names meanwhile, and champion at last with `champion_moves`."""
 
     challenger: str
     stages: tuple[Stage, ...]
@@ -53,7 +53,7 @@ class Ends:
 
 
 def descent(record: RollbackRecord, aliases: Mapping[str, str], percent: int | None) -> Descent | NoDescent:
-    """The way from what the registry names now. `percent` is the challenger's present share, if it has one."""
+    """The way from what the registry names now; `percent` is the share that the challenger has, if any."""
     champion, challenger = aliases.get(Alias.CHAMPION), aliases.get(Alias.CHALLENGER)
     shares = _shares(record)
     if champion == record.from_version:

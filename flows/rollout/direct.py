@@ -23,7 +23,7 @@ from serving.core.errors import (
 from serving.core.model import Alias, Tag, VersionRef
 from serving.store import rollouts, workers
 from serving.store.database import writing
-from serving.store.guard import Move, Wish
+from serving.store.guard import Move, TrafficWish, Wish
 from serving.store.guard import Verdict as Written
 from serving.store.leases import fence
 from serving.store.rollouts import Phase, Rollout
@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 APPLY_SECONDS = 60.0
 _LOOK_SECONDS = 0.5
+_TRIED_OUT = (Phase.RESTORE_POINT, Phase.STAGES_PASSED)
 
 
 class DirectPromotion:
@@ -76,7 +77,9 @@ class DirectPromotion:
             return stopped
         if self._is_at(Phase.BENCHMARKED) and (stopped := self._prepare()) is not None:
             return stopped
-        if self._is_at(Phase.RESTORE_POINT) and (stopped := self._move_alias()) is not None:
+        if self._is_at(Phase.RESTORE_POINT) and (stopped := self._try_out()) is not None:
+            return stopped
+        if self._rollout.phase in _TRIED_OUT and (stopped := self._move_alias()) is not None:
             return stopped
         if self._is_at(Phase.ALIAS_MOVED) and (stopped := self._see_applied()) is not None:
             return stopped
@@ -132,6 +135,10 @@ class DirectPromotion:
             return self._ended(Verdict.FAILED, problem)
         point = save_point(self._parts, self._rollout)
         self._advance(Phase.RESTORE_POINT, restore_point={**point, "champion": against})
+        return None
+
+    def _try_out(self) -> Outcome | None:
+        """Nothing here: a direct promotion trusts validation, benchmark and the watch that follows."""
         return None
 
     def _move_alias(self) -> Outcome | None:
@@ -204,7 +211,7 @@ class DirectPromotion:
             return self._ended(verdict, reason, (f"alias champion was not put back: {error}",))
         return self._ended(verdict, reason)
 
-    def _write(self, wish: Wish) -> Move:
+    def _write(self, wish: Wish | TrafficWish) -> Move:
         """A guarded write that is settled.
 
         Raises:
@@ -217,7 +224,7 @@ class DirectPromotion:
             return move
         with writing(self._parts.engine) as connection:
             fence(connection, self._keeper.lease)
-        if wish.to_version is not None:
+        if isinstance(wish, Wish) and wish.to_version is not None:
             self._parts.registry.version(VersionRef(wish.model, wish.to_version))
         raise RegistryUnavailable(move.reason)
 

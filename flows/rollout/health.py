@@ -1,4 +1,4 @@
-"""Whether critical health sends a champion back: pure. It does once, and never away from a rollback's target."""
+"""Whether critical health sends a champion back: pure. Never away from where a rollback led."""
 
 from enum import StrEnum
 

@@ -1,4 +1,4 @@
-"""What a rollback does to the registry and sees of the replicas: guarded writes, and waiting until all follow.
+"""What a rollback does to the registry and sees of the replicas: guarded writes, waiting until all follow.
 
 Used by `flows.rollout.retreat` alone, which decides what is to be done.
 """
@@ -47,7 +47,7 @@ class Lever:
             self._write(self._alias(Alias.CHALLENGER, None, only_from=named))
 
     def move_champion(self) -> Move:
-        """As serving's own rollbacks do: from the override on it holds, whatever dies before the alias moves."""
+        """As serving's own rollbacks do: the override holds, whatever dies before the alias moves."""
         record = self._record
         overrides.save(self._parts.engine, self._override())
         return self._write(self._alias(Alias.CHAMPION, record.to_version, only_from=record.from_version))

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from serving.store.outbox import Notice, Severity
-from serving.store.rollouts import Rollout, State
+from serving.store.rollouts import Phase, Rollout, State
 
 
 class Verdict(StrEnum):
@@ -16,6 +16,7 @@ class Verdict(StrEnum):
     JOINED = "joined"
     BUSY = "busy"
     UNAVAILABLE = "unavailable"
+    HELD = "held"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +35,24 @@ class Outcome:
 
 
 def state_of(verdict: Verdict) -> State:
-    """The rollout's terminal state. JOINED and BUSY leave somebody else's alone, UNAVAILABLE ours open."""
+    """The rollout's terminal state.
+
+    JOINED and BUSY leave somebody else's alone, UNAVAILABLE and HELD ours open.
+    """
     return State(verdict.value)
 
 
 def notice_of(rollout: Rollout, verdict: Verdict, reason: str) -> Notice:
     """What people are told of a finished rollout."""
     point = rollout.restore_point or {}
+    is_trial = verdict is Verdict.ROLLED_BACK and rollout.phase is Phase.RESTORE_POINT
     return Notice(
-        # Serving announces the rollback itself; this tells what became of the promotion.
-        kind=(Verdict.REFUSED if verdict is Verdict.ROLLED_BACK else verdict).value,
+        # Serving announces the rollback of a champion itself; this tells what became of the promotion.
+        kind=(Verdict.REFUSED if verdict is Verdict.ROLLED_BACK and not is_trial else verdict).value,
         severity=Severity.INFO if verdict is Verdict.PROMOTED else Severity.WARNING,
-        title=_TITLES[verdict].format(model=rollout.model, version=rollout.version),
+        title=(_OF_TRIAL if is_trial else _TITLES)[verdict].format(
+            model=rollout.model, version=rollout.version
+        ),
         model=rollout.model,
         version=rollout.version,
         facts={
@@ -59,6 +66,26 @@ def notice_of(rollout: Rollout, verdict: Verdict, reason: str) -> Notice:
     )
 
 
+def notice_of_rest(rollout: Rollout, step: str, percent: int, reason: str) -> Notice:
+    """What people are told of a rollout that waits for one of them."""
+    return Notice(
+        kind=f"rollout_{step}",
+        severity=Severity.INFO if step == "paused" else Severity.WARNING,
+        title=f"The rollout of version {rollout.version} of {rollout.model} is {_RESTS[step]} at {percent} %",
+        model=rollout.model,
+        version=rollout.version,
+        facts={
+            "reason": reason,
+            "rollout": rollout.id,
+            "percent": percent,
+            "next_step": f"signalbox rollouts {_NEXT[step]} {rollout.id[:12]}",
+        },
+        dedup_key=f"rollout:{rollout.id}:{step}:{percent}",
+    )
+
+
+_RESTS = {"held": "held", "paused": "paused", "approval": "waiting for approval"}
+_NEXT = {"held": "resume|abort", "paused": "resume|abort", "approval": "approve|abort"}
 _TITLES = {
     Verdict.PROMOTED: "Version {version} of {model} was promoted to champion",
     Verdict.REFUSED: "Version {version} of {model} was refused",
@@ -66,3 +93,5 @@ _TITLES = {
     Verdict.SUPERSEDED: "The promotion of version {version} of {model} was superseded",
     Verdict.FAILED: "The promotion of version {version} of {model} failed",
 }
+# While it was only a challenger.
+_OF_TRIAL = {Verdict.ROLLED_BACK: "Version {version} of {model} was rolled back during its rollout"}

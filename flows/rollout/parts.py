@@ -7,6 +7,7 @@ from typing import Protocol
 
 from sqlalchemy import Engine
 
+from flows.rollout.evidence import EvidenceSource
 from serving.core.clock import Clock
 from serving.store.capture import Wanted, make
 from serving.store.guard import Guard
@@ -31,8 +32,8 @@ class Evidence(Protocol):
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What a promotion works with. `validate` and `benchmark` judge a rollout's version against the present
-    champion; the rollout that `benchmark` is given holds the validation as its evidence. `settings` are
-    what a restore point keeps of this process's.
+    champion; the rollout that `benchmark` is given holds the validation as its evidence. `evidence` is what
+    live traffic says of a staged one, `settings` what a restore point keeps of this process's.
     """
 
     engine: Engine
@@ -42,6 +43,7 @@ class Parts:
     validate: Callable[[Rollout, str | None], Evidence]
     benchmark: Callable[[Rollout, str | None], Evidence]
     pause: Callable[[float], object] = time.sleep
+    evidence: EvidenceSource | None = None
     settings: Mapping[str, JsonValue] = field(default_factory=dict)
 
 

@@ -6,7 +6,7 @@ in the store, the outbox and the registry. Safe to run twice: the second run joi
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from sqlalchemy import Engine
@@ -15,22 +15,29 @@ from flows.rollout.direct import DirectPromotion
 from flows.rollout.keeper import take
 from flows.rollout.outcome import Outcome, Verdict, notice_of, state_of
 from flows.rollout.parts import Parts
+from flows.rollout.policy import Spec, Usual, kind_of, plan_of
+from flows.rollout.staged import StagedPromotion
 from serving.core.clock import Clock
 from serving.core.errors import ChangeRefused, NotServed, RegistryUnavailable
 from serving.core.model import Alias, Tag, VersionRef
+from serving.core.traffic import Split, read_tag
 from serving.store import rollouts
-from serving.store.guard import Guard, Wish
+from serving.store.guard import Guard, TrafficWish, Wish
 from serving.store.leases import Held, Lease, Leases
-from serving.store.registry import Registry
+from serving.store.registry import RegisteredModel, Registry
 from serving.store.rollouts import Entry, Request, Rollout
 from serving.store.text import JsonValue
 
-STRATEGIES = ("direct",)
+STRATEGIES = ("staged", "direct")
+_STAGED = "staged"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """A request as it came in. `version` None means: the one alias `challenger` names."""
+    """A request as it came in. `version` None means: the one alias `challenger` names.
+
+    `usual` is the plan of a staged rollout where `policy` does not say otherwise.
+    """
 
     model: str
     version: str | None
@@ -38,13 +45,14 @@ class Asked:
     by: str
     strategy: str = "direct"
     policy: Mapping[str, JsonValue] = field(default_factory=dict)
+    usual: Usual = field(default_factory=Usual)
 
 
 def record(engine: Engine, registry: Registry, asked: Asked, clock: Clock) -> Entry | Outcome:
     """Open or join a rollout; an outcome where the request cannot stand. Raises `RegistryUnavailable`."""
     if asked.strategy not in STRATEGIES:
         known = ", ".join(STRATEGIES)
-        return Outcome(Verdict.REFUSED, f"strategy '{asked.strategy}' does not exist yet; use {known}")
+        return Outcome(Verdict.REFUSED, f"strategy '{asked.strategy}' does not exist; use {known}")
     try:
         version = asked.version or registry.alias(asked.model, Alias.CHALLENGER)
         if version is None:
@@ -55,14 +63,20 @@ def record(engine: Engine, registry: Registry, asked: Asked, clock: Clock) -> En
         version = registry.version(VersionRef(asked.model, version)).ref.version
     except NotServed as error:
         return Outcome(Verdict.REFUSED, f"{error}{_versions(registry, asked.model)}")
-    if asked.model not in registry.registered_models():
+    registered = registry.registered_models().get(asked.model)
+    if registered is None:
         return Outcome(Verdict.REFUSED, f"'{asked.model}' is none of the models in SIGNALBOX_MODELS")
+    try:
+        spec = spec_of(asked, registered)
+    except ValueError as error:
+        return Outcome(Verdict.REFUSED, f"the rollout cannot be planned: {error}")
     request = Request(
         model=asked.model,
         version=version,
         strategy=asked.strategy,
         requested_by=asked.by,
         policy=dict(asked.policy),
+        spec=spec.as_json() if spec is not None else None,
     )
     try:
         entry = rollouts.enter(engine, request, asked.asked_at, clock.now())
@@ -85,7 +99,27 @@ def record(engine: Engine, registry: Registry, asked: Asked, clock: Clock) -> En
             "ask again when it has ended",
             other,
         )
-    return entry
+    return _specified(engine, registered, asked, entry)
+
+
+def _specified(engine: Engine, registered: RegisteredModel, asked: Asked, entry: Entry) -> Entry | Outcome:
+    """A staged rollout that serving's API put on record has no plan yet: its policy file is ours to read."""
+    rollout = entry.rollout
+    if rollout.strategy != _STAGED or rollout.spec is not None or rollout.state.is_terminal:
+        return entry
+    try:
+        spec = spec_of(replace(asked, strategy=_STAGED, policy=rollout.policy), registered)
+    except ValueError as error:
+        return Outcome(Verdict.REFUSED, f"the rollout cannot be planned: {error}", rollout)
+    assert spec is not None
+    return Entry(rollouts.specify(engine, rollout, spec.as_json()), entry.created)
+
+
+def spec_of(asked: Asked, registered: RegisteredModel) -> Spec | None:
+    """The plan of a staged rollout, None of a direct one. Raises `ValueError`."""
+    if asked.strategy != _STAGED:
+        return None
+    return plan_of(asked.policy, asked.usual, kind_of(registered.tags.get(Tag.MODEL_TYPE)))
 
 
 def _limits(rollout: Rollout) -> str:
@@ -114,8 +148,9 @@ def work(
         present = rollouts.get(parts.engine, rollout.id)
         if present.state.is_terminal:
             return joined(present)
-        outcome = DirectPromotion(parts, present, keeper, report).run()
-        if outcome.verdict in (Verdict.JOINED, Verdict.UNAVAILABLE):
+        way = DirectPromotion if present.spec is None else StagedPromotion
+        outcome = way(parts, present, keeper, report).run()
+        if outcome.verdict in (Verdict.JOINED, Verdict.UNAVAILABLE, Verdict.HELD):
             return outcome
         finished = rollouts.finish(
             parts.engine,
@@ -137,12 +172,13 @@ def joined(rollout: Rollout) -> Outcome:
 
 
 def tidy(rollout: Rollout, registry: Registry, guard: Guard, lease: Callable[[], Lease]) -> tuple[str, ...]:
-    """Leave the verdict in the registry: reason as tags and description, alias `challenger` taken away.
+    """Leave the verdict in the registry: reason as tags and description; no traffic tag, no `challenger`.
 
     Repeatable; what failed comes back as warnings, and `tend` tries again.
     """
     ref = VersionRef(rollout.model, rollout.version)
     try:
+        problem = _untagged(rollout, registry, guard, lease)
         if not _is_champion_already(registry, rollout):
             _explain(registry, ref, rollout)
         wish = Wish(
@@ -155,10 +191,31 @@ def tidy(rollout: Rollout, registry: Registry, guard: Guard, lease: Callable[[],
         )
         if registry.alias(rollout.model, Alias.CHALLENGER) == rollout.version:
             move = guard.move(wish, lease())
-            return () if move.is_settled else (f"alias challenger was not deleted: {move.reason}",)
+            if not move.is_settled:
+                problem = (*problem, f"alias challenger was not deleted: {move.reason}")
     except (RegistryUnavailable, NotServed, ChangeRefused) as error:
         return (f"the registry was not told: {error}",)
-    return ()
+    return problem
+
+
+def owns(rollout: Rollout, tag: str | None) -> bool:
+    """Whether a traffic tag was written for this rollout."""
+    split = read_tag(tag)
+    return isinstance(split, Split) and split.rollout == rollout.id
+
+
+def _untagged(
+    rollout: Rollout, registry: Registry, guard: Guard, lease: Callable[[], Lease]
+) -> tuple[str, ...]:
+    """First of all the traffic: the split must not outlive the rollout that asked for it."""
+    tag = registry.tag(rollout.model, Tag.TRAFFIC)
+    if not owns(rollout, tag):
+        return ()
+    reason = f"rollout {rollout.id} {rollout.state}"
+    move = guard.move(
+        TrafficWish(rollout.model, None, rollout.requested_by, reason, frozenset({tag})), lease()
+    )
+    return () if move.is_settled else (f"the traffic tag was not deleted: {move.reason}",)
 
 
 def _is_champion_already(registry: Registry, rollout: Rollout) -> bool:
@@ -168,17 +225,21 @@ def _is_champion_already(registry: Registry, rollout: Rollout) -> bool:
 
 
 def _explain(registry: Registry, ref: VersionRef, rollout: Rollout) -> None:
-    tags = registry.version(ref).tags
-    if tags.get(Tag.ROLLOUT) == rollout.id:
+    """The verdict is written last: as long as it is not there, the rest is written again."""
+    tags, verdict = registry.version(ref).tags, f"{rollout.state}: {rollout.reason}"[:4900]
+    if (tags.get(Tag.ROLLOUT), tags.get(Tag.VERDICT)) == (rollout.id, verdict):
         return
     evidence = rollout.evidence or {}
     verdicts = (evidence.get("verdict"), evidence.get("benchmark", {}).get("verdict"))
     if rollout.state is rollouts.State.REFUSED and "failed" in verdicts:
         registry.set_version_tag(ref, Tag.VALIDATION, "failed")
-    registry.set_version_tag(ref, Tag.VERDICT, f"{rollout.state}: {rollout.reason}"[:4900])
     if rollout.state is not rollouts.State.PROMOTED:
         registry.set_version_description(ref, _described(registry.version(ref).description, rollout))
+    if rollout.status is not None:
+        percent = "100" if rollout.state is rollouts.State.PROMOTED else "0"
+        registry.set_version_tag(ref, Tag.TRAFFIC_PERCENT, percent)
     registry.set_version_tag(ref, Tag.ROLLOUT, rollout.id)
+    registry.set_version_tag(ref, Tag.VERDICT, verdict)
 
 
 def _described(description: str, rollout: Rollout) -> str:

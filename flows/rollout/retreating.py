@@ -41,7 +41,7 @@ def work(
     holder: str,
     report: Callable[[str], None],
 ) -> Outcome:
-    """Carry an open rollback to its end. Raises `RegistryUnavailable` and `StoreUnavailable`; it stays open."""
+    """Carry an open rollback to its end; it stays open with `RegistryUnavailable` and `StoreUnavailable`."""
     if record.state.is_terminal:
         return Outcome(record, f"it is over: {record.state}, {record.message}", is_ours=False)
     if waits_for_serving(record):

@@ -66,6 +66,7 @@ class Tag(StrEnum):
     SIZE_BYTES = "signalbox.size_bytes"
     TRAFFIC_PERCENT = "signalbox.traffic_percent"
     ROLLOUT = "signalbox.rollout"
+    STAGE = "signalbox.stage"
     VERDICT = "signalbox.verdict"
 
 

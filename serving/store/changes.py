@@ -1,4 +1,4 @@
-"""Every change of an alias on record: what was meant, what came of it, and what others did by hand.
+"""Every change of an alias or a traffic tag on record: what was meant, what came of it, what hands did.
 
 The guard writes an intent before it touches the registry and its outcome after; the watcher compares
 what it observes with the latest record. An intent without outcome is a change that a crash cut short.
@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, insert, select, update
 
 from serving.core.errors import ChangeRefused
+from serving.core.model import Tag
 from serving.store import audit, outbox, schema
 from serving.store.audit import AuditEntry
 from serving.store.database import insert_new, reading, writing
@@ -33,7 +34,11 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ChangeIntent:
-    """A change about to be made; a version is None where the alias is (or shall be) absent."""
+    """A change about to be made; a version is None where the alias is (or shall be) absent.
+
+    A change of the traffic tag has the tag's name for an alias and its texts for versions: no alias of
+    MLflow can have a dot in its name.
+    """
 
     model: str
     alias: str
@@ -188,6 +193,7 @@ def _values(intent: ChangeIntent, at: datetime) -> dict[str, Any]:
 def _audit(
     connection: Connection, row: Row[Any], step: str, at: datetime, details: dict[str, JsonValue]
 ) -> None:
+    is_traffic = row.alias == Tag.TRAFFIC
     about: dict[str, JsonValue] = {
         "step": step,
         "alias": row.alias,
@@ -197,10 +203,10 @@ def _audit(
         "change_id": row.id,
     }
     entry = AuditEntry(
-        action="alias",
+        action="traffic" if is_traffic else "alias",
         actor=row.actor,
         model=row.model,
-        version=row.to_version,
+        version=None if is_traffic else row.to_version,
         details={**about, **details},
         at=at,
     )

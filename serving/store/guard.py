@@ -1,11 +1,11 @@
-"""The guarded alias write: lease, intent, write, read back, outcome.
+"""The guarded write of an alias or of the traffic tag: lease, intent, write, read back, outcome.
 
-MLflow's alias write has no compare-and-set, no history and no actor; this gives it all three.
-Serving uses it after a rollback, the flows for every promotion.
+MLflow's writes have no compare-and-set, no history and no actor; this gives them all three.
+Serving uses it after a rollback or an ejection, the flows for every promotion.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,6 +13,7 @@ from enum import StrEnum
 from sqlalchemy import Engine
 
 from serving.core.errors import ChangeRefused, NotServed, RegistryUnavailable
+from serving.core.model import Tag
 from serving.store import changes
 from serving.store.changes import ChangeIntent, Outcome
 from serving.store.leases import Held, Lease, Leases, Lost
@@ -34,7 +35,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """How a guarded write ended. `seen` is the version the registry named last."""
+    """How a guarded write ended. `seen` is the version, or the tag's text, that the registry showed last."""
 
     verdict: Verdict
     seen: str | None
@@ -57,9 +58,39 @@ class Wish:
     reason: str
     only_from: frozenset[str | None] | None = None
 
+    def __str__(self) -> str:
+        return f"alias {self.alias} of '{self.model}' to {self.to_version or 'nothing'}"
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficWish:
+    """The traffic tag of `model` shall hold `to_text` (None: be absent), written by `core.traffic.write_tag`.
+
+    With `only_from`, only while it holds one of those texts.
+    """
+
+    model: str
+    to_text: str | None
+    actor: str
+    reason: str
+    only_from: frozenset[str | None] | None = None
+
+    def __str__(self) -> str:
+        return f"traffic tag of '{self.model}' to {self.to_text or 'nothing'}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One value that the registry keeps for a model, an alias or a tag, and the wish for it."""
+
+    wish: Wish
+    read: Callable[[], str | None]
+    write: Callable[[str], None]
+    delete: Callable[[], None]
+
 
 class Guard:
-    """Makes intended alias changes, one holder at a time per model."""
+    """Makes intended changes of aliases and traffic tags, one holder at a time per model."""
 
     def __init__(self, registry: Registry, engine: Engine, leases: Leases) -> None:
         self._registry = registry
@@ -82,16 +113,39 @@ class Guard:
         finally:
             self._leases.release(lease)
 
-    def move(self, wish: Wish, lease: Lease) -> Move:
-        """Write the alias once. With `only_from`, do so only while the registry names one of those versions.
+    def move(self, wish: Wish | TrafficWish, lease: Lease) -> Move:
+        """Write once. With `only_from`, do so only while the registry shows one of those values.
 
         Raises `ChangeRefused` naming who pre-empted the lease, or `StoreUnavailable` where the store fails:
         before the write, or after it, which leaves the intent open. A registry that fails is a verdict:
         FAILED when nothing changed, UNKNOWN when that cannot be told; the intent then stays open too.
-        The next guarded write of this alias settles an open intent by reading.
+        The next guarded write of this entry settles an open intent by reading.
         """
+        entry = self._alias_of(wish) if isinstance(wish, Wish) else self._tag_of(wish)
+        return self._change(entry, lease)
+
+    def _alias_of(self, wish: Wish) -> _Entry:
+        model, alias = wish.model, wish.alias
+        return _Entry(
+            wish,
+            read=lambda: self._registry.alias(model, alias),
+            write=lambda version: self._registry.set_alias(model, alias, version),
+            delete=lambda: self._registry.delete_alias(model, alias),
+        )
+
+    def _tag_of(self, wish: TrafficWish) -> _Entry:
+        model, tag = wish.model, Tag.TRAFFIC
+        return _Entry(
+            Wish(model, tag, wish.to_text, wish.actor, wish.reason, wish.only_from),
+            read=lambda: self._registry.tag(model, tag),
+            write=lambda text: self._registry.set_tag(model, tag, text),
+            delete=lambda: self._registry.delete_tag(model, tag),
+        )
+
+    def _change(self, entry: _Entry, lease: Lease) -> Move:
+        wish = entry.wish
         try:
-            seen = self._registry.alias(wish.model, wish.alias)
+            seen = entry.read()
         except (RegistryUnavailable, NotServed) as error:
             return Move(Verdict.FAILED, None, str(error))
         renewed = self._with_time(lease)
@@ -102,7 +156,7 @@ class Guard:
             return Move(Verdict.ALREADY, seen, "the registry names it already")
         if wish.only_from is not None and seen not in wish.only_from:
             return Move(Verdict.SUPERSEDED, seen, f"the registry names {seen or 'nothing'} by now")
-        return self._write(wish, seen, renewed)
+        return self._write(entry, seen, renewed)
 
     def _with_time(self, lease: Lease) -> Lease | None:
         """The lease with enough time left for a write and its reading back; None when it is lost."""
@@ -111,14 +165,15 @@ class Guard:
         renewed = self._leases.renew(lease)
         return None if isinstance(renewed, Lost) else renewed
 
-    def _write(self, wish: Wish, seen: str | None, lease: Lease) -> Move:
+    def _write(self, entry: _Entry, seen: str | None, lease: Lease) -> Move:
+        wish = entry.wish
         intent = ChangeIntent(
             wish.model, wish.alias, seen, wish.to_version, lease.epoch, wish.actor, wish.reason
         )
         change_id = changes.intend(self._engine, intent, lease)
-        problem = self._attempt(wish)
+        problem = _attempt(entry)
         try:
-            now_named = self._registry.alias(wish.model, wish.alias)
+            now_named = entry.read()
         except (RegistryUnavailable, NotServed) as error:
             return Move(Verdict.UNKNOWN, None, f"could not read back: {error}")
         if now_named == wish.to_version:
@@ -129,19 +184,21 @@ class Guard:
         changes.settle(self._engine, change_id, outcome, evidence)
         return Move(Verdict(outcome.value), now_named, evidence)
 
-    def _attempt(self, wish: Wish) -> str | None:
-        try:
-            if wish.to_version is None:
-                self._registry.delete_alias(wish.model, wish.alias)
-            else:
-                self._registry.set_alias(wish.model, wish.alias, wish.to_version)
-        except (RegistryUnavailable, NotServed) as error:
-            return str(error)
-        return None
-
     def _settle_open(self, wish: Wish, seen: str | None) -> None:
         """Give intents that a dead process left open the outcome the registry shows."""
         for intent in changes.open_intents(self._engine, wish.model, wish.alias):
             outcome = Outcome.APPLIED if seen == intent.to_version else Outcome.FAILED
             log.warning("intent_settled_late id=%d outcome=%s", intent.id, outcome)
             changes.settle(self._engine, intent.id, outcome, f"found open; the registry names {seen}")
+
+
+def _attempt(entry: _Entry) -> str | None:
+    """Write once; what went wrong, as far as the write itself told."""
+    try:
+        if entry.wish.to_version is None:
+            entry.delete()
+        else:
+            entry.write(entry.wish.to_version)
+    except (RegistryUnavailable, NotServed) as error:
+        return str(error)
+    return None

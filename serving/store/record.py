@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from serving.core.errors import StoreUnusable
+from serving.core.traffic import Split
 from serving.store.durable import write_atomically
 
 
@@ -39,7 +40,7 @@ class ModelRecord:
     """`champions` are the versions that held the alias and were neither ejected nor rolled back.
 
     Oldest first; the last one is the present champion, the one before it the fallback. `by_hand` are the
-    versions an admin loaded by number.
+    versions an admin loaded by number. `split` is what the traffic tag asked for, beside these aliases.
     """
 
     aliases: Mapping[str, ServedVersion] = field(default_factory=dict)
@@ -47,6 +48,7 @@ class ModelRecord:
     watch: WatchRecord | None = None
     orphaned_since: datetime | None = None
     by_hand: tuple[ServedVersion, ...] = ()
+    split: Split | None = None
 
 
 class Record:
@@ -79,11 +81,12 @@ class Record:
 
 
 def _model_record(raw: Mapping[str, Any]) -> ModelRecord:
-    watch, orphaned_since = raw["watch"], raw["orphaned_since"]
+    watch, orphaned_since, split = raw["watch"], raw["orphaned_since"], raw.get("split")
     return ModelRecord(
         aliases={alias: ServedVersion(**version) for alias, version in raw["aliases"].items()},
         champions=tuple(ServedVersion(**version) for version in raw["champions"]),
         watch=WatchRecord(**watch | {"until": datetime.fromisoformat(watch["until"])}) if watch else None,
         orphaned_since=datetime.fromisoformat(orphaned_since) if orphaned_since else None,
         by_hand=tuple(ServedVersion(**version) for version in raw.get("by_hand", ())),
+        split=Split(**split) if split else None,
     )

@@ -168,6 +168,17 @@ class Registry:
     def delete_alias(self, model: str, alias: str) -> None:
         self._send("DELETE", "registered-models/alias", {"name": model, "alias": self._prefix + alias})
 
+    def tag(self, model: str, key: str) -> str | None:
+        """The value of a registered model's tag now, or None."""
+        return self.registered_model(model).tags.get(key)
+
+    def set_tag(self, model: str, key: str, value: str) -> None:
+        body = {"name": model, "key": self._prefix + key, "value": value}
+        self._send("POST", "registered-models/set-tag", body)
+
+    def delete_tag(self, model: str, key: str) -> None:
+        self._send("DELETE", "registered-models/delete-tag", {"name": model, "key": self._prefix + key})
+
     def set_version_tag(self, ref: VersionRef, key: str, value: str) -> None:
         body = {"name": ref.model, "version": ref.version, "key": self._prefix + key, "value": value}
         self._send("POST", "model-versions/set-tag", body)

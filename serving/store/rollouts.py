@@ -1,7 +1,9 @@
 """Rollouts: one row per promotion, at most one open per model, whoever asked for it.
 
 Every entry point creates the row or joins the open one. Changes of an open row are fenced by the
-model's lease; a terminal state is written once.
+model's lease; a terminal state is written once. Only a person's command needs no lease: it is a wish.
+
+Long because everything that writes this row stands together: each guards the same few rules.
 """
 
 import json
@@ -14,7 +16,7 @@ from uuid import uuid4
 
 from sqlalchemy import Connection, Engine, Row, select, update
 
-from serving.core.errors import NotServed
+from serving.core.errors import ChangeRefused, NotServed
 from serving.store import audit, freezes, outbox, policies, rollbacks, schema
 from serving.store.audit import AuditEntry
 from serving.store.database import insert_new, reading, writing
@@ -39,29 +41,56 @@ class State(StrEnum):
 
 
 class Phase(StrEnum):
-    """The durable steps of a direct promotion, in order; where a later run takes up an abandoned one."""
+    """The durable steps of a promotion, in order; where a later run takes up an abandoned one.
+
+    Only a staged one comes through `STAGES_PASSED`.
+    """
 
     REQUESTED = "requested"
     VALIDATED = "validated"
     BENCHMARKED = "benchmarked"
     RESTORE_POINT = "restore_point"
+    STAGES_PASSED = "stages_passed"
     ALIAS_MOVED = "alias_moved"
     APPLIED = "applied"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """Who wants which version promoted, and under which policy."""
+    """Who wants which version promoted, under which policy, and for a staged rollout by which plan."""
 
     model: str
     version: str
     strategy: str
     requested_by: str
     policy: Mapping[str, JsonValue] = field(default_factory=dict)
+    spec: Mapping[str, JsonValue] | None = None
+
+
+class Command(StrEnum):
+    """What a person may ask of an open staged rollout."""
+
+    APPROVE = "approve"
+    PAUSE = "pause"
+    RESUME = "resume"
+    ABORT = "abort"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The last command somebody gave; `step` is the step of the status that they saw."""
+
+    id: str
+    command: Command
+    by: str
+    at: datetime
+    step: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
+    """`spec` is what a staged rollout wants, `status` how far it is; both None of a direct one."""
+
     id: str
     model: str
     version: str
@@ -76,6 +105,9 @@ class Rollout:
     created_at: datetime
     updated_at: datetime
     finished_at: datetime | None
+    spec: Mapping[str, Any] | None = None
+    status: Mapping[str, Any] | None = None
+    asked: Asked | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +135,7 @@ def enter(engine: Engine, request: Request, asked_at: datetime, now: datetime) -
         "open_model": request.model,
         "requested_by": request.requested_by,
         "reason": "",
+        "spec": json_text(request.spec) if request.spec is not None else None,
         "created_at": time_text(now),
         "updated_at": time_text(now),
     }
@@ -119,6 +152,14 @@ def enter(engine: Engine, request: Request, asked_at: datetime, now: datetime) -
             _audit(connection, request.model, request.version, request.requested_by, details, now)
         row = connection.execute(_open_of(request.model)).one()
         return Entry(_rollout(row), created)
+
+
+def specify(engine: Engine, rollout: Rollout, spec: Mapping[str, JsonValue]) -> Rollout:
+    """Give an open staged rollout its plan, where whoever asked for it could not make one."""
+    lacks = (_is_open(rollout.id), _table.c.spec.is_(None))
+    with writing(engine) as connection:
+        connection.execute(update(_table).where(*lacks).values(spec=json_text(spec)))
+        return _rollout(_row(connection, rollout.id))
 
 
 def advance(
@@ -142,6 +183,52 @@ def advance(
         connection.execute(update(_table).where(_is_open(rollout.id)).values(values))
         details: dict[str, JsonValue] = {"rollout": rollout.id, "step": str(phase)}
         _audit(connection, rollout.model, rollout.version, lease.holder, details, now)
+        return _rollout(_row(connection, rollout.id))
+
+
+def note(
+    engine: Engine,
+    rollout: Rollout,
+    status: Mapping[str, JsonValue],
+    lease: Lease,
+    now: datetime,
+    *,
+    step: Mapping[str, JsonValue] | None = None,
+    notice: Notice | None = None,
+) -> Rollout:
+    """Write how far a staged rollout is; a `step` is audited, and announced with a `notice`.
+
+    Raises `ChangeRefused` when the lease is no longer this holder's.
+    """
+    values = {"status": json_text(status), "updated_at": time_text(now)}
+    with writing(engine) as connection:
+        fence(connection, lease)
+        changed = connection.execute(update(_table).where(_is_open(rollout.id)).values(values))
+        if changed.rowcount and step is not None:
+            details: dict[str, JsonValue] = {"rollout": rollout.id, **step}
+            _audit(connection, rollout.model, rollout.version, lease.holder, details, now)
+        if changed.rowcount and notice is not None:
+            outbox.enqueue(connection, notice, now)
+        return _rollout(_row(connection, rollout.id))
+
+
+def ask(engine: Engine, rollout_id: str, command: Command, by: str, now: datetime) -> Rollout:
+    """Leave a command for whoever works on the rollout; the last one counts.
+
+    Raises `NotServed` for an unknown id, `ChangeRefused` for a rollout that is over or not staged.
+    """
+    with writing(engine) as connection:
+        rollout = _rollout(_row(connection, rollout_id))
+        if rollout.state.is_terminal:
+            raise ChangeRefused(f"rollout {rollout.id} is over: {rollout.state}, {rollout.reason}")
+        if rollout.spec is None:
+            raise ChangeRefused(f"rollout {rollout.id} is direct: there is nothing to {command}")
+        step = str((rollout.status or {}).get("step", ""))
+        asked = {"id": uuid4().hex, "command": str(command), "by": by, "at": time_text(now), "step": step}
+        values = {"command": json_text(asked)}
+        connection.execute(update(_table).where(_is_open(rollout.id)).values(values))
+        details: dict[str, JsonValue] = {"rollout": rollout.id, "step": f"asked to {command}", "at": step}
+        _audit(connection, rollout.model, rollout.version, by, details, now)
         return _rollout(_row(connection, rollout.id))
 
 
@@ -176,6 +263,16 @@ def get(engine: Engine, rollout_id: str) -> Rollout:
     """Raises `NotServed` for an unknown id."""
     with reading(engine) as connection:
         return _rollout(_row(connection, rollout_id))
+
+
+def named(engine: Engine, prefix: str) -> Rollout:
+    """The rollout whose id begins so. Raises `NotServed` where none does, or several do."""
+    query = select(_table).where(_table.c.id.startswith(prefix, autoescape=True)).limit(2)
+    with reading(engine) as connection:
+        found = [_rollout(row) for row in connection.execute(query)]
+    if len(found) != 1:
+        raise NotServed(f"{'several rollouts begin' if found else 'no rollout begins'} with '{prefix}'")
+    return found[0]
 
 
 def open_rollouts(engine: Engine) -> list[Rollout]:
@@ -247,4 +344,11 @@ def _rollout(row: Row[Any]) -> Rollout:
         created_at=read_time(row.created_at),
         updated_at=read_time(row.updated_at),
         finished_at=read_optional_time(row.finished_at),
+        spec=json.loads(row.spec) if row.spec else None,
+        status=json.loads(row.status) if row.status else None,
+        asked=_asked(json.loads(row.command)) if row.command else None,
     )
+
+
+def _asked(said: Mapping[str, Any]) -> Asked:
+    return Asked(said["id"], Command(said["command"]), said["by"], read_time(said["at"]), said["step"])

@@ -1,7 +1,7 @@
 """The tables of the state store, as every query names them.
 
 Types are ones that SQLite and PostgreSQL share: numbers, text, and times as ISO-8601 UTC text. The
-migrations create these tables; a test holds both descriptions equal.
+migrations create these tables; a test holds both descriptions equal. Long because it is the whole schema.
 """
 
 from sqlalchemy import (
@@ -20,7 +20,7 @@ from sqlalchemy import (
 
 # A name of our own: MLflow and Prefect keep an `alembic_version` in databases they may share with us.
 VERSION_TABLE = "signalbox_version"
-REVISIONS = ("0001", "0002", "0003", "0004", "0008")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")
 """Every schema revision this release knows, oldest first; the last is the one it works with."""
 
 metadata = MetaData()
@@ -152,6 +152,10 @@ rollouts = Table(
     Column("policy", Text, nullable=False),
     Column("restore_point", Text),
     Column("evidence", Text),
+    # Of a staged rollout: what is wanted, how far it is, and the last word of a person.
+    Column("spec", Text),
+    Column("status", Text),
+    Column("command", Text),
     Column("created_at", String(32), nullable=False),
     Column("updated_at", String(32), nullable=False),
     Column("finished_at", String(32)),
@@ -245,6 +249,83 @@ keys = Table(
     UniqueConstraint("active_name", name="uq_keys_active_name"),
     UniqueConstraint("digest", name="uq_keys_digest"),
 )
+
+telemetry = Table(
+    "telemetry",
+    metadata,
+    Column("model", String(512), nullable=False),
+    Column("version", String(64), nullable=False),
+    Column("variant", String(16), nullable=False),
+    Column("step_seconds", Integer, nullable=False),
+    # Start of the span, in seconds since 1970: spans are found and grouped by arithmetic.
+    Column("start", BigInteger, nullable=False),
+    Column("worker", String(256), nullable=False),
+    Column("requests", BigInteger, nullable=False),
+    Column("answered_rows", BigInteger, nullable=False),
+    Column("faults", BigInteger, nullable=False),
+    Column("labelled", BigInteger, nullable=False),
+    Column("body", Text, nullable=False),
+    PrimaryKeyConstraint(
+        "model", "version", "variant", "step_seconds", "start", "worker", name="pk_telemetry"
+    ),
+)
+Index("ix_telemetry_age", telemetry.c.step_seconds, telemetry.c.start)
+
+resources = Table(
+    "resources",
+    metadata,
+    Column("step_seconds", Integer, nullable=False),
+    Column("start", BigInteger, nullable=False),
+    Column("worker", String(256), nullable=False),
+    Column("body", Text, nullable=False),
+    PrimaryKeyConstraint("step_seconds", "start", "worker", name="pk_resources"),
+)
+
+failures = Table(
+    "failures",
+    metadata,
+    Column("fingerprint", String(64), nullable=False),
+    Column("model", String(512), nullable=False),
+    Column("version", String(64), nullable=False),
+    Column("error", Text, nullable=False),
+    Column("place", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("inputs", Text, nullable=False),
+    Column("request_id", Text, nullable=False),
+    Column("traceback", Text, nullable=False),
+    Column("times", BigInteger, nullable=False),
+    Column("first_seen_at", String(32), nullable=False),
+    Column("last_seen_at", String(32), nullable=False),
+    PrimaryKeyConstraint("fingerprint", name="pk_failures"),
+)
+Index("ix_failures_model", failures.c.model, failures.c.last_seen_at)
+
+label_batches = Table(
+    "label_batches",
+    metadata,
+    Column("batch", String(64), nullable=False),
+    Column("counted_at", String(32), nullable=False),
+    PrimaryKeyConstraint("batch", name="pk_label_batches"),
+)
+
+comparisons = Table(
+    "comparisons",
+    metadata,
+    Column("model", String(512), nullable=False),
+    Column("champion", String(64), nullable=False),
+    Column("other", String(64), nullable=False),
+    Column("role", String(16), nullable=False),
+    # 1 where the other version answered the caller and the champion got the copy.
+    Column("is_control", Integer, nullable=False),
+    Column("minute", String(32), nullable=False),
+    # Each worker has rows of its own, so that writing one again changes nothing.
+    Column("worker", String(256), nullable=False),
+    Column("body", Text, nullable=False),
+    PrimaryKeyConstraint(
+        "model", "minute", "champion", "other", "role", "is_control", "worker", name="pk_comparisons"
+    ),
+)
+Index("ix_comparisons_minute", comparisons.c.minute)
 
 restore_points = Table(
     "restore_points",

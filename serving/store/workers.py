@@ -1,4 +1,4 @@
-"""Heartbeats of the serving workers: what each one answers with, and when it last proved it.
+"""Heartbeats of the serving workers: what each one answers with, how it splits, and when it proved it.
 
 Each worker writes its own row every second. A change counts as applied once every live worker
 reports a probe of the new version that began after the write.
@@ -6,7 +6,7 @@ reports a probe of the new version that began after the write.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -24,7 +24,7 @@ _FORGET_SECONDS = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """The last probe of a model's champion that was answered, by version and payload digest."""
+    """The last probe of a model's champion or challenger that was answered, by version and digest."""
 
     version: str
     digest: str
@@ -33,11 +33,20 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class WorkerModel:
-    """One model as one worker serves it. `refused` is the reason by version that it would not serve."""
+    """One model as one worker serves it. `refused` is the reason by version that it would not serve.
+
+    `percent` of its requests go to `challenger`, for `rollout` where one owns the split; 0 while no split
+    is in effect. `challenger_refused` is why the version that alias challenger names is not served.
+    """
 
     champion: str | None
     proof: Proof | None
     refused: Mapping[str, str]
+    challenger: str | None = None
+    percent: int = 0
+    rollout: str | None = None
+    challenger_proof: Proof | None = None
+    challenger_refused: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +99,18 @@ def _beat(state: Mapping[str, Any]) -> Beat:
 
 
 def _worker_model(model: Mapping[str, Any]) -> WorkerModel:
-    proof = model["proof"]
     return WorkerModel(
         champion=model["champion"],
-        proof=Proof(proof["version"], proof["digest"], read_time(proof["started_at"])) if proof else None,
+        proof=_proof(model["proof"]),
         refused=model["refused"],
+        # A worker of an earlier release does not report these.
+        challenger=model.get("challenger"),
+        percent=model.get("percent", 0),
+        rollout=model.get("rollout"),
+        challenger_proof=_proof(model.get("challenger_proof")),
+        challenger_refused=model.get("challenger_refused", {}),
     )
+
+
+def _proof(proof: Mapping[str, Any] | None) -> Proof | None:
+    return Proof(proof["version"], proof["digest"], read_time(proof["started_at"])) if proof else None

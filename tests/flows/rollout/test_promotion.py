@@ -56,10 +56,10 @@ def test_request_is_refused_saying_what_exists(
     assert rollouts.recent(line.engine) == []
 
 
-def test_request_is_refused_when_its_strategy_does_not_exist_yet(line: Line) -> None:
-    outcome = outcome_of(line, replace(line.ask(), strategy="staged"))
+def test_request_is_refused_when_its_strategy_does_not_exist(line: Line) -> None:
+    outcome = outcome_of(line, replace(line.ask(), strategy="hasty"))
     assert (outcome.verdict, outcome.rollout) == (Verdict.REFUSED, None)
-    assert outcome.reason == "strategy 'staged' does not exist yet; use direct"
+    assert outcome.reason == "strategy 'hasty' does not exist; use staged, direct"
 
 
 def test_request_means_the_challenger_when_it_names_no_version(line: Line, registrar: Registrar) -> None:

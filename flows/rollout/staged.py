@@ -1,0 +1,231 @@
+"""The staged promotion: the direct one, with stages of live traffic before the alias moves.
+
+Each status is stored before it is acted on. What the plan decides is done here: the alias `challenger`, the
+traffic tag, its withdrawal at every end. A registry that is away is asked again; serving goes on meanwhile.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+
+from flows.rollout import plan, verify
+from flows.rollout.direct import DirectPromotion
+from flows.rollout.evidence import EvidenceSource, Span, StoredEvidence
+from flows.rollout.judge import Judgement, judge
+from flows.rollout.keeper import Keeper
+from flows.rollout.outcome import Outcome, Verdict, notice_of_rest
+from flows.rollout.parts import Parts
+from flows.rollout.plan import Act, Decision, Facts, Named, Subject
+from flows.rollout.policy import Spec
+from flows.rollout.status import Status, Step
+from serving.core.errors import NotServed, RegistryUnavailable
+from serving.core.model import Alias, Tag, VersionRef
+from serving.core.traffic import Split, write_tag
+from serving.store import overrides, rollouts, workers
+from serving.store.guard import TrafficWish, Wish
+from serving.store.guard import Verdict as Written
+from serving.store.rollouts import Phase, Rollout
+
+log = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 1.0
+_NOTE_SECONDS = 5.0
+_OUTAGE_SECONDS = 120.0
+_WITHDRAW_SECONDS = 10.0
+
+
+class StagedPromotion(DirectPromotion):
+    """One staged rollout, worked on by the holder of the model's lease."""
+
+    def __init__(self, parts: Parts, rollout: Rollout, keeper: Keeper, report: Callable[[str], None]) -> None:
+        super().__init__(parts, rollout, keeper, report)
+        self._spec = Spec.from_json(rollout.spec or {})
+        self._status = Status.from_json(rollout.status)
+        self._outage_seconds = 0.0
+
+    @property
+    def _subject(self) -> Subject:
+        rollout = self._rollout
+        champion = (rollout.restore_point or {})["champion"]
+        return Subject(rollout.id, rollout.model, rollout.version, champion)
+
+    def _try_out(self) -> Outcome | None:
+        """Every stage, one step at a time; with no champion to be compared with there are none."""
+        if (self._rollout.restore_point or {}).get("champion") is None:
+            return None
+        while True:
+            facts = self._facts()
+            now = self._parts.clock.now()
+            decision = plan.advance(self._subject, self._spec, self._status, facts, now)
+            self._note(decision.status)
+            if decision.act is Act.PASS:
+                self._advance(Phase.STAGES_PASSED)
+                return None
+            if (outcome := self._acted(decision)) is not None:
+                return outcome
+            self._parts.pause(_LOOK_SECONDS)
+
+    def _acted(self, decision: Decision) -> Outcome | None:
+        """Do what was decided; a registry that does not take it is asked again at the next look."""
+        try:
+            if decision.act is Act.NAME:
+                self._name_challenger()
+            elif decision.act is Act.SET:
+                self._set_traffic()
+            elif decision.act is Act.END:
+                return self._withdrawn()
+        except RegistryUnavailable as error:
+            self._outage_seconds += _LOOK_SECONDS
+            self._report(f"the registry did not take it: {error}")
+            if self._outage_seconds >= _OUTAGE_SECONDS:
+                raise
+        if decision.act is Act.REST:
+            return self._ended(Verdict.HELD, self._status.reason)
+        return None
+
+    def _name_challenger(self) -> None:
+        wish = Wish(
+            model=self._subject.model,
+            alias=Alias.CHALLENGER,
+            to_version=self._subject.version,
+            actor=self._rollout.requested_by,
+            reason=f"rollout {self._rollout.id}",
+            only_from=frozenset({None}),
+        )
+        move = self._write(wish)
+        if move.verdict is Written.SUPERSEDED:
+            reason = f"alias challenger names version {move.seen}: delete it, or promote that one"
+            self._note(replace(self._status, step=Step.ENDING, end=str(Verdict.SUPERSEDED), reason=reason))
+            return
+        self._note(plan.was_named(self._status))
+
+    def _set_traffic(self) -> None:
+        percent = self._spec.percents[self._status.stage]
+        compare_percent = self._spec.policy.compare_percent
+        tag = write_tag(Split(self._subject.version, percent, self._rollout.id, compare_percent))
+        self._write(self._traffic(tag, f"{percent} % to version {self._subject.version}"))
+        self._note(plan.was_set(self._status, tag, self._parts.clock.now()))
+
+    def _withdrawn(self) -> Outcome:
+        """No traffic before anybody is told: the tag deleted, and every worker seen to follow."""
+        self._write(self._traffic(None, f"rollout {self._rollout.id} ends: {self._status.reason}"))
+        deadline = self._parts.clock.monotonic() + _WITHDRAW_SECONDS
+        while not (is_gone := self._is_withdrawn()) and self._parts.clock.monotonic() < deadline:
+            self._parts.pause(_LOOK_SECONDS)
+        warnings = () if is_gone else ("a worker still splits traffic; its next poll ends that",)
+        return self._ended(Verdict(str(self._status.end)), self._status.reason, warnings)
+
+    def _is_withdrawn(self) -> bool:
+        beats = workers.live(self._parts.engine, self._parts.clock.now())
+        return verify.withdrawn(beats, self._subject.model, self._rollout.id)
+
+    def _traffic(self, tag: str | None, reason: str) -> TrafficWish:
+        return TrafficWish(self._subject.model, tag, self._rollout.requested_by, reason)
+
+    def _facts(self) -> Facts:
+        engine, now = self._parts.engine, self._parts.clock.now()
+        self._rollout = replace(self._rollout, asked=rollouts.get(engine, self._rollout.id).asked)
+        follows = verify.followed(
+            workers.live(engine, now),
+            self._subject.model,
+            self._subject.version,
+            self._spec.percents[self._status.stage],
+            self._rollout.id,
+            self._status.set_at or now,
+        )
+        return Facts(self._named(), follows, self._judged(), self._ejected(), self._rollout.asked)
+
+    def _named(self) -> Named | None:
+        try:
+            model = self._parts.registry.registered_model(self._subject.model)
+        except RegistryUnavailable as error:
+            log.warning("registry_away rollout=%s reason=%s", self._rollout.id, error)
+            return None
+        aliases = model.aliases
+        return Named(aliases.get(Alias.CHAMPION), aliases.get(Alias.CHALLENGER), model.tags.get(Tag.TRAFFIC))
+
+    def _judged(self) -> Judgement | None:
+        """The judgement on the present stage; None before its split was seen to hold."""
+        status, spec = self._status, self._spec
+        if status.since is None or status.began is None:
+            return None
+        is_final = status.stage == spec.last
+        span = Span(
+            model=self._subject.model,
+            champion=self._subject.champion,
+            challenger=self._subject.version,
+            began=status.began,
+            since=(status.window_since or status.since) if is_final else status.since,
+            until=self._parts.clock.now(),
+            is_final=is_final,
+        )
+        return judge(self._source.collect(span), spec.policy, spec.kind)
+
+    @property
+    def _source(self) -> EvidenceSource:
+        return self._parts.evidence or StoredEvidence(self._parts.engine)
+
+    def _ejected(self) -> str | None:
+        laid = overrides.last_laid(self._parts.engine, self._rollout.model, Alias.CHALLENGER)
+        if laid is None or laid.not_version != self._rollout.version:
+            return None
+        return laid.reason if laid.laid_at >= self._rollout.created_at else None
+
+    def _rolled_back(self) -> Outcome | None:
+        if (reason := self._ejected()) is not None and self._rollout.phase is Phase.RESTORE_POINT:
+            return self._ended(Verdict.ROLLED_BACK, f"serving ejected it: {reason}")
+        return super()._rolled_back()
+
+    def _note(self, status: Status) -> None:
+        """Store the status: each step at once and audited, the passing of time every few seconds."""
+        last = Status.from_json(self._rollout.status)
+        percent = self._spec.percents[status.stage]
+        is_step = (status.step, status.stage) != (last.step, last.stage)
+        self._status = status
+        if not is_step and not self._is_due(last, status):
+            return
+        rests = is_step and status.step.is_resting
+        self._rollout = rollouts.note(
+            self._parts.engine,
+            self._rollout,
+            status.as_json(),
+            self._keeper.lease,
+            self._parts.clock.now(),
+            step=_told(status, percent) if is_step else None,
+            notice=notice_of_rest(self._rollout, status.step, percent, status.reason) if rests else None,
+        )
+        if is_step:
+            self._report(f"rollout {self._rollout.id[:8]}: {percent} % {status.step}")
+            self._show(status, percent)
+
+    def _is_due(self, last: Status, status: Status) -> bool:
+        if last.looked_at is None or status.looked_at is None:
+            return True
+        is_changed = (last.heeded, last.failed_windows, last.tag) != (
+            status.heeded,
+            status.failed_windows,
+            status.tag,
+        )
+        return is_changed or (status.looked_at - last.looked_at).total_seconds() >= _NOTE_SECONDS
+
+    def _show(self, status: Status, percent: int) -> None:
+        """Leave in MLflow how far it is. For people only, so a registry that is away is no matter."""
+        if status.step not in (Step.OBSERVE, *(step for step in Step if step.is_resting)):
+            return
+        ref = VersionRef(self._subject.model, self._subject.version)
+        shown = {
+            Tag.ROLLOUT: self._rollout.id,
+            Tag.STAGE: f"{status.stage + 1} of {len(self._spec.percents)}",
+            Tag.TRAFFIC_PERCENT: str(percent if status.entered else 0),
+            Tag.VERDICT: f"open: {status.step} at {percent} % {status.reason}".strip()[:4900],
+        }
+        try:
+            for tag, value in shown.items():
+                self._parts.registry.set_version_tag(ref, tag, value)
+        except (RegistryUnavailable, NotServed) as error:
+            log.warning("stage_not_shown rollout=%s reason=%s", self._rollout.id, error)
+
+
+def _told(status: Status, percent: int) -> dict[str, str | int]:
+    told: dict[str, str | int] = {"step": str(status.step), "stage": status.stage + 1, "percent": percent}
+    return told | ({"reason": status.reason} if status.reason else {})
