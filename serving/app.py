@@ -25,7 +25,9 @@ from serving.api.keyring import AdminKeyFile, KeyMirror, Keyring
 from serving.api.knowledge import Knowledge
 from serving.api.models import ModelDetails, model_routes
 from serving.api.rate import RateLimits
+from serving.api.restore_points import restore_point_routes
 from serving.api.rollback import rollback_routes
+from serving.api.updates import update_routes
 from serving.api.webhook import Signature, secret_in, webhook_routes
 from serving.candidate import Preparation
 from serving.core.clock import Clock, SystemClock
@@ -44,6 +46,7 @@ from serving.notices import log_dropping
 from serving.orders import Orders
 from serving.overrides import Overrides
 from serving.preload import Preloader
+from serving.promotions import Promotions
 from serving.protocol.backing import Backing
 from serving.protocol.catalogue import Catalogue
 from serving.protocol.endpoints import protocol_routes
@@ -178,7 +181,8 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
         rollbacks = Rollbacks(
             settings, models, library, visibility, overrides, ledger, metrics, clock, follower.wake, book
         )
-        retreat = Retreat(models, rollbacks, book, overrides, ledger, Orders(prefect), clock)
+        orders = Orders(prefect)
+        retreat = Retreat(models, rollbacks, book, overrides, ledger, orders, clock)
         stack.push_async_callback(retreat.close)
         inference_log = _inference_log(settings, metrics, ledger, clock)
         inference_log.start()
@@ -207,6 +211,8 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             health_routes(health),
             model_routes(ModelDetails(models, follower, knowledge, health, metrics), models),
             rollback_routes(retreat),
+            update_routes(Promotions(registry, ledger, orders, clock, settings.model_folder_paths), models),
+            restore_point_routes(registry, ledger, settings, clock),
             audit_routes(ledger),
             webhook_routes(Signature(secret_in(settings.webhook_secret_file), clock), follower.wake),
         ):

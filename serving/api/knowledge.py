@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 from serving.core.clock import Clock
 from serving.core.errors import NotServed, RegistryUnavailable, SignalboxError, StoreUnavailable
 from serving.ledger import Ledger
-from serving.store import changes, version_reports
+from serving.store import changes, freezes, version_reports
 from serving.store.changes import RecordedChange
 from serving.store.registry import ModelVersion, Registry, Run
 from serving.store.version_reports import VersionReports
@@ -88,6 +88,12 @@ class Knowledge:
     async def moves(self, model: str) -> Sequence[RecordedChange]:
         """Recorded moves of the model's aliases, newest first; empty while the store is away."""
         return await self._looked_up(lambda engine: changes.recent(engine, model, _HISTORY_ROWS)) or ()
+
+    async def frozen(self, model: str) -> str | None:
+        """Who keeps the model from being promoted, and until when; None as well while the store is away."""
+        now = self._clock.now()
+        found = await self._looked_up(lambda engine: freezes.of_model(engine, model, now))
+        return None if found is None else str(found)
 
     async def _read_run(self, run_id: str, turn: asyncio.Semaphore, away: asyncio.Event) -> None:
         async with turn:
