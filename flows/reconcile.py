@@ -23,6 +23,7 @@ from flows.wiring import Wiring, wired
 from serving.core.errors import ChangeRefused, RegistryUnavailable, SignalboxError
 from serving.core.model import Alias, Tag
 from serving.store import changes, overrides, rollbacks, rollouts, sightings, workers
+from serving.store.follow_up import follow_up
 from serving.store.guard import Wish
 from serving.store.registry import RegisteredModel
 from serving.store.rollouts import Entry, Rollout
@@ -104,6 +105,8 @@ def _tended(
         start_promotion(needed.rollout, wiring)
         yield f"{name}: {needed.reason}; started again"
     elif needed.action is Action.START and challenger is not None:
+        if _is_ejected(wiring, name, challenger.version):
+            return  # serving had it answer and sent it away; its alias goes next
         by = f"tend (alias challenger, unverified:{getpass.getuser()})"
         asked = Asked(
             model=name,
@@ -128,6 +131,11 @@ def _left_tag(wiring: Wiring, model: RegisteredModel | None, open_rollout: Rollo
     if model is None or tag is None or open_rollout is not None:
         return None
     return next((each for each in rollouts.recent(wiring.engine, model.name) if owns(each, tag)), None)
+
+
+def _is_ejected(wiring: Wiring, model: str, version: str) -> bool:
+    key = (model, Alias.CHALLENGER, version)
+    return any((o.model, o.role, o.not_version) == key for o in overrides.active(wiring.engine))
 
 
 def start_promotion(rollout: Rollout, wiring: Wiring) -> None:
@@ -175,23 +183,20 @@ def _previous(wiring: Wiring, model: RegisteredModel) -> Iterator[str]:
 
 
 def _overrides(wiring: Wiring, models: dict[str, RegisteredModel]) -> Iterator[str]:
-    """Tell the registry of rollbacks whose server died before it could."""
+    """Tell the registry of rollbacks and ejections whose server died before it could."""
     for override in overrides.active(wiring.engine):
         model = models.get(override.model)
         is_due = wiring.clock.now() - override.laid_at >= _OVERRIDE_PATIENCE
-        if model is None or not is_due or model.aliases.get(override.role) != override.not_version:
+        wishes = follow_up(override, model) if model is not None and is_due else []
+        if not wishes:
             continue
-        wish = Wish(
-            model=override.model,
-            alias=override.role,
-            to_version=override.answer_with,
-            actor=override.actor,
-            reason=override.reason,
-            only_from=frozenset({override.not_version}),
-        )
+        what = f"rollback to {override.answer_with}" if override.answer_with else f"{override.role} ejected"
         with (
             suppress(ChangeRefused),
             wiring.guard.holding(override.model, f"tend:{override.id}", preempt=True) as lease,
         ):
-            move = wiring.guard.move(wish, lease)
-            yield f"{override.model}: rollback to {override.answer_with}: registry write {move.verdict}"
+            for wish in wishes:
+                move = wiring.guard.move(wish, lease)
+                yield f"{override.model}: {what}: registry write {move.verdict}"
+                if not move.is_settled:
+                    break

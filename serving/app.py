@@ -1,4 +1,4 @@
-"""Wiring of the serving process: one straight line from settings to an application, so it is long.
+"""Wiring of the serving process. Long because it is one straight line from settings to an application.
 
 Nothing here decides anything. What is opened is closed in reverse by one exit stack.
 """
@@ -27,12 +27,15 @@ from serving.api.models import ModelDetails, model_routes
 from serving.api.rate import RateLimits
 from serving.api.restore_points import restore_point_routes
 from serving.api.rollback import rollback_routes
+from serving.api.traffic import traffic_routes
 from serving.api.updates import update_routes
 from serving.api.webhook import Signature, secret_in, webhook_routes
 from serving.candidate import Preparation
+from serving.comparisons import Comparisons
 from serving.core.clock import Clock, SystemClock
 from serving.core.cpus import cpu_count
 from serving.core.errors import StoreUnavailable, StoreUnusable
+from serving.ejection import Ejections
 from serving.followed import FollowedModel, Visibility
 from serving.follower import Follower
 from serving.framework import framework_with
@@ -58,8 +61,11 @@ from serving.retreat import Retreat
 from serving.rollback import Rollbacks
 from serving.rollback_book import RollbackBook
 from serving.routes import Routes
+from serving.scores import Scores
 from serving.settings import ServingSettings
+from serving.shadow import Shadow
 from serving.shelf import Shelf
+from serving.splits import Splits
 from serving.store.artifacts import ArtifactCache
 from serving.store.database import check, open_engine, upgrade
 from serving.store.guard import Guard
@@ -77,6 +83,7 @@ from serving.telemetry.counters import Statistics
 from serving.telemetry.inference_log import InferenceLog
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.parts import Keeping, PartFolder
+from serving.traffic import Traffic
 from serving.write_back import WriteBack
 
 log = logging.getLogger(__name__)
@@ -157,6 +164,7 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
         ledger.tell(on_critical)
 
         def after_turn(model: FollowedModel) -> None:
+            splits.consider(model)
             write_back.consider(model)
             announcer.consider(model)
             shelf.consider(model)
@@ -175,6 +183,8 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             after_turn,
         )
         stack.push_async_callback(follower.close)
+        splits = Splits(follower.wanted, visibility, ledger, metrics, clock)
+        stack.push_async_callback(splits.close)
         shelf = Shelf(models, settings.serves, registry, follower, library, visibility, ledger)
         book = RollbackBook(RollbackFile(settings.serving_home / "rollbacks.json"), ledger)
         stack.push_async_callback(book.close)
@@ -184,13 +194,22 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
         orders = Orders(prefect)
         retreat = Retreat(models, rollbacks, book, overrides, ledger, orders, clock)
         stack.push_async_callback(retreat.close)
+        ejections = Ejections(library, visibility, overrides, ledger, metrics, clock, follower.wake)
+        stack.push_async_callback(ejections.close)
         inference_log = _inference_log(settings, metrics, ledger, clock)
         inference_log.start()
         stack.push_async_callback(asyncio.to_thread, inference_log.close)
-        inference = Inference(routes, models, rollbacks.judge, metrics, inference_log, statistics, clock)
+        comparisons = Comparisons(ledger, metrics, clock, holder)
+        stack.push_async_callback(comparisons.close)
+        shadow = Shadow(comparisons, metrics, clock, settings.copy_limits, Random())
+        stack.push_async_callback(shadow.close)
+        scores = Scores(models, rollbacks.judge, ejections.judge, metrics, clock)
+        inference = Inference(routes, scores, shadow, metrics, inference_log, statistics, clock)
         health = Health(models, follower, inference, ledger, clock, settings.probe_seconds)
         readiness = Readiness(models, follower)
+        visibility.tell(splits.note_restored)
         await restore(await asyncio.to_thread(record.read), models, library, overrides, visibility)
+        visibility.tell(splits.note_changed)
         identity = Identity(holder, f"http://{settings.host}:{settings.port}", clock.now())
         heartbeat = Heartbeat(identity, models, health, ledger, clock)
         stack.push_async_callback(heartbeat.leave)
@@ -199,7 +218,7 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
         )
         await keyring.refresh()
         preloader = Preloader(memory, partial(standing_of, models))
-        loops = (follower, health, heartbeat, keyring, preloader)
+        loops = (follower, health, heartbeat, keyring, preloader, comparisons)
         await _background(stack, *(loop.run() for loop in loops))
 
         catalogue = Catalogue(routes, models, readiness, statistics)
@@ -209,10 +228,13 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             protocol_routes(catalogue, shelf),
             scoring_routes(catalogue),
             health_routes(health),
-            model_routes(ModelDetails(models, follower, knowledge, health, metrics), models),
+            model_routes(ModelDetails(models, follower, splits, knowledge, health, metrics), models),
             rollback_routes(retreat),
             update_routes(Promotions(registry, ledger, orders, clock, settings.model_folder_paths), models),
             restore_point_routes(registry, ledger, settings, clock),
+            traffic_routes(
+                Traffic(models, registry, guard, overrides, splits, ledger, holder, follower.wake)
+            ),
             audit_routes(ledger),
             webhook_routes(Signature(secret_in(settings.webhook_secret_file), clock), follower.wake),
         ):

@@ -5,7 +5,7 @@ never while something loads.
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from serving.core.errors import StoreUnavailable
 from serving.core.model import Alias, VersionRef
+from serving.core.traffic import Split
 from serving.pool import LoadedVersion, VersionKey
 from serving.reconcile import Refusal
 from serving.routes import ModelRoutes, Routes
@@ -29,6 +30,15 @@ class Preparing:
 
     alias: str
     key: VersionKey
+
+
+@dataclass(slots=True)
+class Trial:
+    """The answers that one challenger gave to its part of the traffic."""
+
+    key: VersionKey
+    window: AnswerWindow = field(default_factory=AnswerWindow)
+    is_ending: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +75,12 @@ class FollowedModel:
     kept: list[LoadedVersion] = field(default_factory=list)
     by_hand: dict[str, LoadedVersion] = field(default_factory=dict)
     is_answering: bool = False
+    # What the registry asks for, on record; `split_in_effect` is what requests meet of it.
+    split: Split | None = None
+    split_reason: str = ""
+    shown_split: Split | None = None
+    split_since: datetime | None = None
+    trial: Trial | None = None
 
     @property
     def is_wanted(self) -> bool:
@@ -74,6 +90,23 @@ class FollowedModel:
     @property
     def champion(self) -> LoadedVersion | None:
         return self.served.get(Alias.CHAMPION)
+
+    @property
+    def challenger(self) -> LoadedVersion | None:
+        return self.served.get(Alias.CHALLENGER)
+
+    def split_in_effect(self) -> Split | None:
+        """The split on record, while both its versions are served; a challenger that is champion has won."""
+        split, champion, challenger = self.split, self.champion, self.challenger
+        if split is None or champion is None or challenger is None or champion.key == challenger.key:
+            return None
+        return split if challenger.ref.version == split.challenger else None
+
+    def trial_of(self, challenger: LoadedVersion) -> Trial:
+        """What is known of this challenger; another one begins anew."""
+        if self.trial is None or self.trial.key != challenger.key:
+            self.trial = Trial(challenger.key)
+        return self.trial
 
     @property
     def previous_record(self) -> ServedVersion | None:
@@ -98,7 +131,8 @@ class FollowedModel:
             self.kept.remove(version)
 
     def routes(self) -> ModelRoutes:
-        return ModelRoutes(dict(self.served), self.previous, dict(self.by_hand))
+        by_hand = dict(self.by_hand)
+        return ModelRoutes(dict(self.served), self.previous, by_hand, self.split_in_effect())
 
     def as_restored(self) -> RegisteredModel | None:
         """What the registry named when this model was last served, as far as the local record tells."""
@@ -169,6 +203,7 @@ class FollowedModel:
             watch=WatchRecord(watch.version, watch.previous, watch.by_hand, watch.until) if watch else None,
             orphaned_since=self.orphaned_since,
             by_hand=tuple(as_served(version, cache_folder) for version in self.by_hand.values()),
+            split=self.split,
         )
 
 
@@ -183,6 +218,11 @@ class Visibility:
         self._routes = routes
         self._cache_folder = cache_folder
         self._writing = asyncio.Lock()
+        self._on_split: Callable[[FollowedModel, Split | None], None] = lambda model, before: None
+
+    def tell(self, on_split: Callable[[FollowedModel, Split | None], None]) -> None:
+        """Have `on_split` called with a model whose split became another one, and the one before."""
+        self._on_split = on_split
 
     async def publish(self, model: FollowedModel) -> None:
         """Call with the model's lock held. Raises `StoreUnavailable` when the disk refuses; nothing shows."""
@@ -197,8 +237,12 @@ class Visibility:
 
     def show(self, model: FollowedModel) -> None:
         """Publish what the record already holds."""
-        self._routes.publish(model.name, model.routes())
+        routes = model.routes()
+        self._routes.publish(model.name, routes)
         model.is_answering = model.champion is not None
+        before, model.shown_split = model.shown_split, routes.split
+        if before != routes.split:
+            self._on_split(model, before)
 
 
 def as_served(version: LoadedVersion, cache_folder: Path) -> ServedVersion:

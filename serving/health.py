@@ -64,7 +64,10 @@ class ModelHealth:
 
 
 class Health:
-    """Probes the champions and grades what it saw. Confined to the event loop's thread."""
+    """Probes champions and challengers, and grades what it saw of the champions.
+
+    Confined to the event loop's thread.
+    """
 
     def __init__(
         self,
@@ -83,28 +86,32 @@ class Health:
         self._probe_seconds = probe_seconds
         self._basic: dict[str, LevelReport] = {}
         self._reported: dict[str, dict[Level, LevelReport]] = {}
-        self._probing: set[str] = set()
+        self._probing: set[tuple[str, Alias]] = set()
         self._told: dict[str, tuple[float, Status]] = {}
         self.proofs: dict[str, Proof] = {}
+        self.challenger_proofs: dict[str, Proof] = {}
 
     async def run(self) -> None:
-        """Probe every served champion, again and again, until cancelled."""
+        """Probe every served champion and challenger, again and again, until cancelled."""
         async with asyncio.TaskGroup() as probes:
             while True:
                 for model in self._models.values():
-                    if model.name not in self._probing:  # a model that hangs holds up no other's probe
-                        self._probing.add(model.name)
-                        probes.create_task(self._probe_safely(model))
+                    for alias in (Alias.CHAMPION, Alias.CHALLENGER):
+                        # A version that hangs holds up no other's probe.
+                        if (model.name, alias) not in self._probing:
+                            self._probing.add((model.name, alias))
+                            probes.create_task(self._probe_safely(model, alias))
                 await asyncio.sleep(self._probe_seconds)
 
-    async def _probe_safely(self, model: FollowedModel) -> None:
+    async def _probe_safely(self, model: FollowedModel, alias: Alias) -> None:
         try:
-            await self.probe(model)
+            await (self.probe(model) if alias is Alias.CHAMPION else self.probe_challenger(model))
         except Exception as error:  # one probe must not end the loop
-            log.exception("probe_failed model=%s", model.name)
-            self._note(model.name, Status.CRITICAL, f"probe failed: {error}")
+            log.exception("probe_failed model=%s alias=%s", model.name, alias)
+            if alias is Alias.CHAMPION:
+                self._note(model.name, Status.CRITICAL, f"probe failed: {error}")
         finally:
-            self._probing.discard(model.name)
+            self._probing.discard((model.name, alias))
 
     def of(self, model: FollowedModel) -> ModelHealth:
         now = self._clock.now()
@@ -156,38 +163,46 @@ class Health:
             else:
                 self._basic.pop(model.name, None)
             return
-        if not champion.is_awake:  # waking it for a probe would only send another to sleep
-            self._prove(model.name, champion, self._clock.now())
-            self._note(model.name, Status.HEALTHY, "asleep to save memory; the next request wakes it")
-            return
-        probe = probe_inputs(champion.model, champion.artifact)
-        if probe is None:
-            self._prove(model.name, champion, self._clock.now())
-            self._note(model.name, Status.HEALTHY, "loaded; no input is known to probe it with")
-            return
-        route = Route(champion, None, Variant.PROBE, None)
-        began_at, started = self._clock.now(), self._clock.monotonic()
+        began_at = self._clock.now()
         try:
-            await self._inference.infer(
-                route,
-                lambda _: probe.inputs,
-                deadline=started + _PROBE_DEADLINE_SECONDS,
-                request_id=uuid4().hex,
-                finite=False,
-            )
+            seen = await self._ask(champion)
         except SignalboxError as error:
             self._note(model.name, Status.CRITICAL, f"version {champion.ref.version} did not answer: {error}")
             return
-        self._prove(model.name, champion, began_at)
-        milliseconds = (self._clock.monotonic() - started) * 1000
-        self._note(
-            model.name,
-            Status.HEALTHY,
-            f"version {champion.ref.version} answered a probe in {milliseconds:.1f} ms",
-        )
+        self.proofs[model.name] = _proof(champion, began_at)
+        self._note(model.name, Status.HEALTHY, seen)
 
-    def _prove(self, model: str, champion: LoadedVersion, began_at: datetime) -> None:
-        self.proofs[model] = Proof(champion.ref.version, champion.provenance.digest, began_at)
+    async def probe_challenger(self, model: FollowedModel) -> None:
+        """Ask the challenger once. Its failure is no word on the model, whose champion stands in for it."""
+        challenger = model.challenger
+        if challenger is None:
+            self.challenger_proofs.pop(model.name, None)
+            return
+        began_at = self._clock.now()
+        try:
+            await self._ask(challenger)
+        except SignalboxError as error:
+            log.warning("challenger_unproven version=%s reason=%s", challenger.ref, error)
+            return
+        self.challenger_proofs[model.name] = _proof(challenger, began_at)
+
+    async def _ask(self, version: LoadedVersion) -> str:
+        """What a probe on the path of every request showed. Raises what kept it from being answered."""
+        if not version.is_awake:  # waking it for a probe would only send another to sleep
+            return "asleep to save memory; the next request wakes it"
+        probe = probe_inputs(version.model, version.artifact)
+        if probe is None:
+            return "loaded; no input is known to probe it with"
+        started = self._clock.monotonic()
+        await self._inference.infer(
+            Route(version, None, Variant.PROBE, None),
+            lambda _: probe.inputs,
+            deadline=started + _PROBE_DEADLINE_SECONDS,
+            request_id=uuid4().hex,
+            finite=False,
+        )
+        milliseconds = (self._clock.monotonic() - started) * 1000
+        return f"version {version.ref.version} answered a probe in {milliseconds:.1f} ms"
 
     def learn(self, stored: Iterable[StoredLevel]) -> None:
         """Take over what the flows reported; a verdict on another version says nothing of this one."""
@@ -243,3 +258,7 @@ class Health:
         if self._follower.registry_problem:
             advice.append("see to MLflow; the last good state answers meanwhile")
         return advice
+
+
+def _proof(version: LoadedVersion, began_at: datetime) -> Proof:
+    return Proof(version.ref.version, version.provenance.digest, began_at)

@@ -17,7 +17,7 @@ from serving.followed import FollowedModel
 from serving.health import Health
 from serving.ledger import Ledger
 from serving.store import levels, workers
-from serving.store.workers import Beat, WorkerModel
+from serving.store.workers import Beat, Proof, WorkerModel
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Heartbeat:
         self._health = health
         self._ledger = ledger
         self._clock = clock
-        self._probes: dict[str, asyncio.Task[None]] = {}
+        self._probes: dict[tuple[str, Alias], asyncio.Task[None]] = {}
 
     async def run(self) -> None:
         """Beat until cancelled."""
@@ -83,23 +83,35 @@ class Heartbeat:
     def _start_probes(self) -> None:
         """Probe what is fresh. A model that hangs in its probe must not make the whole worker look dead."""
         for model in list(self._models.values()):
-            probe = self._probes.get(model.name)
-            if (probe is None or probe.done()) and self._is_unproven(model):
-                self._probes[model.name] = asyncio.create_task(self._probe(model))
+            for alias in (Alias.CHAMPION, Alias.CHALLENGER):
+                probe = self._probes.get((model.name, alias))
+                if (probe is None or probe.done()) and self._is_unproven(model, alias):
+                    self._probes[model.name, alias] = asyncio.create_task(self._probe(model, alias))
 
-    async def _probe(self, model: FollowedModel) -> None:
+    async def _probe(self, model: FollowedModel, alias: Alias) -> None:
         try:
-            await self._health.probe(model)
+            if alias is Alias.CHAMPION:
+                await self._health.probe(model)
+            else:
+                await self._health.probe_challenger(model)
         except Exception:  # a probe that failed proves nothing, and is tried again
-            log.exception("probe_failed model=%s", model.name)
+            log.exception("probe_failed model=%s alias=%s", model.name, alias)
 
-    def _is_unproven(self, model: FollowedModel) -> bool:
-        proof = self._health.proofs.get(model.name)
-        if model.champion is None:
+    def _is_unproven(self, model: FollowedModel, alias: Alias) -> bool:
+        version = model.served.get(alias)
+        if version is None:
             return False
-        if proof is None or proof.version != model.champion.ref.version:
-            return True
-        return model.swapped_at is not None and proof.started_at < model.swapped_at
+        is_champion = alias is Alias.CHAMPION
+        proof = self._proof(model, alias)
+        changed_at = model.swapped_at if is_champion else model.split_since
+        return proof is None or (changed_at is not None and proof.started_at < changed_at)
+
+    def _proof(self, model: FollowedModel, alias: Alias) -> Proof | None:
+        """The last proof, if it is of the version served now."""
+        proofs = self._health.proofs if alias is Alias.CHAMPION else self._health.challenger_proofs
+        proof, version = proofs.get(model.name), model.served.get(alias)
+        is_of_it = proof is not None and version is not None and proof.version == version.ref.version
+        return proof if is_of_it else None
 
     def _report(self) -> Beat:
         return Beat(
@@ -111,14 +123,22 @@ class Heartbeat:
         )
 
     def _model(self, model: FollowedModel) -> WorkerModel:
-        champion = model.champion
-        refusal = model.refusals.get(Alias.CHAMPION)
-        # A version that could not be fetched yet is tried again; only one that is at fault was refused.
-        is_at_fault = refusal is not None and model.reported.get(Alias.CHAMPION) == refusal.reason
-        proof = self._health.proofs.get(model.name)
-        is_proven = proof is not None and champion is not None and proof.version == champion.ref.version
+        champion, challenger, split = model.champion, model.challenger, model.shown_split
         return WorkerModel(
             champion=champion.ref.version if champion else None,
-            proof=proof if is_proven else None,
-            refused={refusal.key.ref.version: refusal.reason} if refusal and is_at_fault else {},
+            proof=self._proof(model, Alias.CHAMPION),
+            refused=_at_fault(model, Alias.CHAMPION),
+            challenger=challenger.ref.version if challenger else None,
+            percent=split.percent if split else 0,
+            rollout=split.rollout if split else None,
+            challenger_proof=self._proof(model, Alias.CHALLENGER),
+            challenger_refused=_at_fault(model, Alias.CHALLENGER),
         )
+
+
+def _at_fault(model: FollowedModel, alias: Alias) -> dict[str, str]:
+    """A refused version with its reason. One that could not be fetched yet is tried again, not refused."""
+    refusal = model.refusals.get(alias)
+    if refusal is None or model.reported.get(alias) != refusal.reason:
+        return {}
+    return {refusal.key.ref.version: refusal.reason}

@@ -9,28 +9,30 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from serving.batcher import Timing
 from serving.core.clock import Clock
-from serving.core.errors import DeadlineExceeded, InvalidRequest, ModelFailed
-from serving.core.model import Alias, TensorSpec, Variant
+from serving.core.errors import DeadlineExceeded, InvalidRequest, ModelFailed, Overloaded
+from serving.core.model import Variant
 from serving.failures import report_failure
-from serving.followed import FollowedModel
+from serving.formats.loader import LoadedModel
 from serving.formats.selftest import output_problem
 from serving.pool import LoadedVersion
 from serving.protocol.json_data import first_non_finite
 from serving.routes import Route, Routes
+from serving.scores import Scores
+from serving.shadow import Copy, Given, Shadow
 from serving.telemetry.counters import Statistics
 from serving.telemetry.inference_log import InferenceLog, first_axis_is_batch
 from serving.telemetry.metrics import Metrics
-from serving.watch import Evidence
 
 log = logging.getLogger(__name__)
 
 Arrays = Mapping[str, np.ndarray]
+Read = Callable[[LoadedModel], Arrays]  # the request as a model takes it; raises `InvalidRequest`
 Finite = bool | frozenset[str]  # all outputs, none, or those of these names
 
 # A version with a stand-in gets half of a request's time, so that the other can still answer.
@@ -42,7 +44,8 @@ _FAIR_SECONDS = 0.5
 class Answer:
     """Outputs, and who gave them. `alias` is the one the request was routed by, if any.
 
-    `timing` is of the execution that gave them; its `rows` are the batch size.
+    `timing` is of the execution that gave them; its `rows` are the batch size. `copies` are for other
+    versions, once the answer was sent.
     """
 
     outputs: dict[str, np.ndarray]
@@ -50,6 +53,7 @@ class Answer:
     variant: Variant
     alias: str | None
     timing: Timing | None = None
+    copies: tuple[Copy, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -62,28 +66,29 @@ class Inference:
     def __init__(
         self,
         routes: Routes,
-        models: Mapping[str, FollowedModel],
-        on_failing: Callable[[FollowedModel, Evidence], None],
+        scores: Scores,
+        shadow: Shadow,
         metrics: Metrics,
         inference_log: InferenceLog,
         statistics: Statistics,
         clock: Clock,
     ) -> None:
         self._routes = routes
-        self._models = models
-        self._on_failing = on_failing
+        self._scores = scores
+        self._shadow = shadow
         self._metrics = metrics
         self._log = inference_log
         self._statistics = statistics
         self._clock = clock
 
-    def route(self, model: str, address: str | None) -> Route:
-        return self._routes.find(model, address)
+    def route(self, model: str, address: str | None, key: str | None = None) -> Route:
+        """Who answers; `key` decides where the request names nobody and traffic is split."""
+        return self._routes.find(model, address, key)
 
     async def infer(
         self,
         route: Route,
-        read: Callable[[tuple[TensorSpec, ...]], Arrays],
+        read: Read,
         *,
         deadline: float,
         request_id: str,
@@ -91,25 +96,26 @@ class Inference:
     ) -> Answer:
         """Answer one request.
 
-        `read` turns the request into arrays that fit a version's input specs, or raises `InvalidRequest`.
         `deadline` is a moment of the monotonic clock. An answer that holds NaN or infinity in an output
         that must be `finite` is not given: it is the version's failure where the fallback's answer is
         finite, else the input's.
         """
         arrived_ns = time.perf_counter_ns()
-        inputs = read(route.version.model.inputs)
+        taken, inputs = route.taken(read)
         read_ns = time.perf_counter_ns() - arrived_ns
-        is_batched = first_axis_is_batch(route.version.model.inputs)
+        is_batched = first_axis_is_batch(taken.version.model.inputs)
         started = self._clock.monotonic()
         status = "failed"
-        answered = Answer({}, route.version, route.variant, route.alias)
+        answered = Answer({}, taken.version, taken.variant, taken.alias)
         try:
-            with route.fallback.held() if route.fallback is not None else nullcontext():
-                answered = await self._answer(route, inputs, read, deadline, request_id, finite)
+            with taken.fallback.held() if taken.fallback is not None else nullcontext():
+                answered = await self._answer(taken, inputs, read, deadline, request_id, finite)
             if is_batched and answered.timing is not None:
                 answered.timing.rows = len(next(iter(inputs.values())))
             status = "ok"
-            return answered
+            if taken is not route:  # refused by the challenger, and the champion could answer it
+                self._scores.count(route, failed=True)
+            return self._with_copies(taken, answered, inputs, read, request_id)
         except InvalidRequest:
             status = "invalid"
             raise
@@ -123,7 +129,7 @@ class Inference:
             seconds = self._clock.monotonic() - started
             self._metrics.answered(answered.version.ref, answered.variant, status, seconds)
             self._account(answered, status, read_ns, time.perf_counter_ns() - arrived_ns)
-            if route.variant is not Variant.PROBE:
+            if taken.variant is not Variant.PROBE:
                 self._log.record(
                     answered.version.ref,
                     request_id,
@@ -136,10 +142,26 @@ class Inference:
                 )
 
     def rendered(self, answer: Answer, began_ns: int) -> None:
-        """Account the time since `began_ns` of the performance counter, spent on encoding the answer."""
+        """Account the time since `began_ns` of the performance counter, spent on encoding the answer.
+
+        Copies of the request begin now, when nobody waits for it any more.
+        """
         ns = time.perf_counter_ns() - began_ns
         executed_rows = answer.timing.executed_rows if answer.timing is not None else answer.rows
         self._statistics.of(answer.version.ref).count_rendered(executed_rows, ns)
+        if answer.copies:
+            self._shadow.start(answer.copies)
+
+    def _with_copies(
+        self, route: Route, answer: Answer, inputs: Arrays, read: Read, request_id: str
+    ) -> Answer:
+        """The answer with the copies to make of it: of a version's own answer, not a stand-in's."""
+        timing = answer.timing
+        if not route.copies or answer.version is not route.version or timing is None:
+            return answer
+        seconds = (timing.done_ns - timing.asked_ns) * 1e-9
+        given = Given(answer.version, inputs, answer.outputs, seconds, read, request_id)
+        return replace(answer, copies=self._shadow.sample(route.copies, given))
 
     def _account(self, answer: Answer, status: str, read_ns: int, total_ns: int) -> None:
         statistics = self._statistics.of(answer.version.ref)
@@ -162,7 +184,7 @@ class Inference:
         self,
         route: Route,
         inputs: Arrays,
-        read: Callable[[tuple[TensorSpec, ...]], Arrays],
+        read: Read,
         deadline: float,
         request_id: str,
         finite: Finite,
@@ -179,17 +201,21 @@ class Inference:
             log.warning("inference_late request_id=%s version=%s", request_id, route.version.ref)
             is_fair = share - began >= _FAIR_SECONDS
             return await self._stand_in(route, late, read, deadline, request_id, is_fair=is_fair)
+        except Overloaded as busy:
+            if not route.is_divided:
+                raise
+            return await self._stand_in(route, busy, read, deadline, request_id, is_fair=False)
         culprit = _culprit(outputs, finite)
         if culprit is not None:
             return await self._second_opinion(route, culprit, read, deadline, request_id, finite)
-        self._count(route, failed=False)
+        self._scores.count(route, failed=False)
         return Answer(outputs, route.version, route.variant, route.alias, timing)
 
     async def _stand_in(
         self,
         route: Route,
-        failure: ModelFailed | DeadlineExceeded,
-        read: Callable[[tuple[TensorSpec, ...]], Arrays],
+        failure: ModelFailed | DeadlineExceeded | Overloaded,
+        read: Read,
         deadline: float,
         request_id: str,
         *,
@@ -201,20 +227,20 @@ class Inference:
         """
         if route.fallback is None:
             if is_fair:
-                self._count(route, failed=True)
+                self._scores.count(route, failed=True)
             raise failure
         answer = await self._fallback_answer(route, route.fallback, read, deadline, request_id)
         if answer is None:
             raise failure
         if is_fair:
-            self._count(route, failed=True)
+            self._scores.count(route, failed=True)
         return answer
 
     async def _second_opinion(
         self,
         route: Route,
         culprit: str,
-        read: Callable[[tuple[TensorSpec, ...]], Arrays],
+        read: Read,
         deadline: float,
         request_id: str,
         finite: Finite,
@@ -223,23 +249,23 @@ class Inference:
         if route.fallback is not None:
             answer = await self._fallback_answer(route, route.fallback, read, deadline, request_id)
             if answer is not None and _culprit(answer.outputs, finite) is None:
-                self._count(route, failed=True)
+                self._scores.count(route, failed=True)
                 return answer
-        self._count(route, failed=False)
+        self._scores.count(route, failed=False)
         raise InvalidRequest(f"output '{culprit}' is not finite for this input, which JSON cannot carry")
 
     async def _fallback_answer(
         self,
         route: Route,
         fallback: LoadedVersion,
-        read: Callable[[tuple[TensorSpec, ...]], Arrays],
+        read: Read,
         deadline: float,
         request_id: str,
     ) -> Answer | None:
         inputs: Arrays = {}
         timing = Timing()
         try:
-            inputs = read(fallback.model.inputs)
+            inputs = read(fallback.model)
             outputs = await self._run(fallback, inputs, deadline, timing)
         except (InvalidRequest, DeadlineExceeded):
             return None
@@ -260,20 +286,6 @@ class Inference:
         if (problem := output_problem(version.model.outputs, outputs)) is not None:
             raise ModelFailed(problem, model=version.ref.model, version=version.ref.version)
         return outputs
-
-    def _count(self, route: Route, *, failed: bool) -> None:
-        """Account an answer to the version it was routed to; only a champion's is evidence for a verdict."""
-        if route.variant is not Variant.PROBE:
-            self._metrics.judged(route.version.ref, failed=failed)
-        if route.variant is not Variant.CHAMPION:
-            return
-        followed = self._models.get(route.version.ref.model)
-        if followed is None or followed.served.get(Alias.CHAMPION) is not route.version:
-            return
-        now = self._clock.monotonic()
-        followed.window.add(now, failed=failed)
-        if failed and (evidence := followed.window.evidence(now)).is_failing:
-            self._on_failing(followed, evidence)
 
 
 def _culprit(outputs: Arrays, finite: Finite) -> str | None:

@@ -28,6 +28,30 @@ def log_dropping(model: str, reason: str) -> Notice:
     )
 
 
+def challenger_ejected(ref: VersionRef, champion: str | None, evidence: str, rollout: str | None) -> Notice:
+    return Notice(
+        kind="challenger_ejected",
+        severity=Severity.CRITICAL,
+        title=f"Challenger {ref.version} of {ref.model} was ejected: {evidence}; "
+        f"version {champion or 'none'} answers all requests",
+        model=ref.model,
+        version=ref.version,
+        facts={"champion": champion, "evidence": evidence, "rollout": rollout},
+        dedup_key=f"challenger_ejected:{ref}",
+    )
+
+
+def traffic_unreadable(model: str, reason: str) -> Notice:
+    return Notice(
+        kind="traffic_unreadable",
+        severity=Severity.WARNING,
+        title=f"The traffic tag of {model} cannot be followed: {reason}; the champion answers all requests",
+        model=model,
+        facts={"reason": reason},
+        dedup_key=f"traffic_unreadable:{model}",
+    )
+
+
 def champion_orphaned(model: str, minutes: float) -> Notice:
     return Notice(
         kind="champion_orphaned",

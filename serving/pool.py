@@ -134,6 +134,11 @@ class LoadedVersion:
     def is_awake(self) -> bool:
         return self._is_awake
 
+    @property
+    def is_retired(self) -> bool:
+        """Whether it is leaving service: only what turned to it already is still answered."""
+        return self._is_retired
+
     def woken_by(self, wake: Callable[["LoadedVersion"], Awaitable[None]]) -> None:
         """Who loads the model again when it is needed; without that, it never sleeps."""
         self._wake = wake

@@ -26,7 +26,7 @@ async def restore(
     for name, record in records.items():
         model = models.setdefault(name, FollowedModel(name))
         model.champions = list(record.champions)
-        model.orphaned_since = record.orphaned_since
+        model.orphaned_since, model.split = record.orphaned_since, record.split
         known = [*record.champions, *record.aliases.values()]
         for alias, served in record.aliases.items():
             override = overrides.laid_for(name, alias)

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from serving.batcher import BatchLimits
 from serving.core.budget import Limits
+from serving.shadow import CopyLimits
 from serving.store.settings import StoreSettings
 from serving.telemetry.columns import Privacy
 
@@ -66,6 +67,16 @@ class ServingSettings(StoreSettings):
         512, gt=0, description="Requests that may wait for one model; one more is answered with 503."
     )
     max_waiting_mb: int = Field(256, gt=0, description="Inputs that may wait for one model, in MB.")
+    shadow_ratio: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="Share of answers copied to alias shadow, and between champion and challenger while "
+        "traffic is split, to compare them; for these two the traffic tag's compare_percent holds if set.",
+    )
+    shadow_in_flight: int = Field(
+        8, gt=0, description="Copies that may be under way at once; more are dropped and counted."
+    )
     log_sampling_ratio: float = Field(
         1.0, ge=0, le=1, description="Share of requests written to the inference log; 0 switches it off."
     )
@@ -90,6 +101,10 @@ class ServingSettings(StoreSettings):
             max_count=self.max_models or None,
             min_residency_seconds=self.min_residency_seconds,
         )
+
+    @property
+    def copy_limits(self) -> CopyLimits:
+        return CopyLimits(self.shadow_ratio, self.shadow_in_flight)
 
     @property
     def batch_limits(self) -> BatchLimits:

@@ -1,7 +1,8 @@
 """What serving tells the registry and the store about aliases it did not move there itself.
 
-After a rollback: `champion`, by a guarded write. After every change: `previous`, likewise. A move
-made by hand: one out-of-band record. Level-triggered: looked at after each turn, repeated until done.
+After a rollback: `champion`, by a guarded write. After an ejection: no traffic tag, no `challenger`. After
+every change: `previous`. A move made by hand: one out-of-band record. Level-triggered: looked at after
+each turn, repeated until done.
 """
 
 import asyncio
@@ -20,7 +21,8 @@ from serving.library import Library
 from serving.notices import moved_by_hand
 from serving.overrides import Overrides
 from serving.store import changes
-from serving.store.guard import Guard, Move, Wish
+from serving.store.follow_up import follow_up
+from serving.store.guard import Guard, Move, TrafficWish, Wish
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +31,9 @@ _LONGEST_RETRY_SECONDS = 30.0
 
 
 class _Step(StrEnum):
-    """Two kinds of work that back off apart: a rollback's write must not wait for the books."""
+    """Two kinds of work that back off apart: an override's write must not wait for the books."""
 
-    CHAMPION = "champion"
+    OVERRIDES = "overrides"
     BOOKS = "books"
 
 
@@ -79,8 +81,8 @@ class WriteBack:
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     def _is_due(self, model: FollowedModel, step: _Step) -> bool:
-        if step is _Step.CHAMPION:
-            return bool(self._champion_wishes(model))
+        if step is _Step.OVERRIDES:
+            return bool(self._override_wishes(model))
         return (
             self._must_record(model)
             or self._previous_wish(model) is not None
@@ -90,7 +92,7 @@ class WriteBack:
     async def _tend(self, model: FollowedModel, due: list[_Step]) -> None:
         for step in due:
             try:
-                await (self._tell_champion(model) if step is _Step.CHAMPION else self._keep_books(model))
+                await (self._tell_overrides(model) if step is _Step.OVERRIDES else self._keep_books(model))
                 self._failures.pop((model.name, step), None)
             except SignalboxError as error:
                 self._back_off(model.name, step, error)
@@ -98,8 +100,8 @@ class WriteBack:
                 log.exception("write_back_failed model=%s", model.name)
                 self._back_off(model.name, step, error)
 
-    async def _tell_champion(self, model: FollowedModel) -> None:
-        for wish in self._champion_wishes(model):
+    async def _tell_overrides(self, model: FollowedModel) -> None:
+        for wish in self._override_wishes(model):
             await self._write(wish, preempt=True)
 
     async def _keep_books(self, model: FollowedModel) -> None:
@@ -130,14 +132,12 @@ class WriteBack:
         if model.watch is not None and model.watch.version == named:
             model.watch = replace(model.watch, by_hand=by_hand)
 
-    def _champion_wishes(self, model: FollowedModel) -> list[Wish]:
-        """Overrides laid here that the registry does not know of yet."""
-        aliases = model.registered.aliases if model.registered else {}
-        return [
-            Wish(model.name, o.role, o.answer_with, o.actor, o.reason, frozenset({o.not_version}))
-            for o in self._overrides.own(model.name)
-            if aliases.get(o.role) == o.not_version
-        ]
+    def _override_wishes(self, model: FollowedModel) -> list[Wish | TrafficWish]:
+        """What the registry does not know yet of overrides laid here."""
+        registered = model.registered
+        if registered is None:
+            return []
+        return [wish for o in self._overrides.own(model.name) for wish in follow_up(o, registered)]
 
     def _previous_wish(self, model: FollowedModel) -> Wish | None:
         """The registry's copy of `previous` where it differs from our record and the champion is settled."""
@@ -168,21 +168,15 @@ class WriteBack:
                     self._visibility.show(model)
         self._library.sweep(model)
 
-    async def _write(self, wish: Wish, *, preempt: bool) -> None:
+    async def _write(self, wish: Wish | TrafficWish, *, preempt: bool) -> None:
         def guarded() -> Move:
             with self._guard.holding(wish.model, self._holder, preempt=preempt) as lease:
                 return self._guard.move(wish, lease)
 
         move = await asyncio.to_thread(guarded)
-        log.info(
-            "alias_written model=%s alias=%s to=%s verdict=%s",
-            wish.model,
-            wish.alias,
-            wish.to_version,
-            move.verdict,
-        )
+        log.info("registry_written wish=%s verdict=%s", wish, move.verdict)
         if not move.is_settled:
-            raise StoreUnavailable(f"alias {wish.alias} not written: {move.reason}")
+            raise StoreUnavailable(f"{wish} not written: {move.reason}")
 
 
 def _recorded_by_hand(engine: Engine, model: str, named: str) -> bool:

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
 from time import monotonic
 from typing import Any, cast
 
@@ -18,13 +19,15 @@ from serving.core.clock import SystemClock
 from serving.core.datatypes import Array
 from serving.core.errors import InvalidRequest
 from serving.core.health import Status
-from serving.core.model import TensorSpec
 from serving.followed import FollowedModel
+from serving.formats.loader import LoadedModel
 from serving.inference import Answer, Inference
 from serving.pool import LoadedVersion
 from serving.protocol.infer import InferEndpoint
 from serving.protocol.scoring import ScoringEndpoint
 from serving.routes import Routes
+from serving.scores import Scores
+from serving.shadow import Copied, CopyLimits, Shadow
 from serving.telemetry.counters import Statistics
 from serving.telemetry.metrics import Metrics
 from serving.watch import Evidence
@@ -45,6 +48,16 @@ class Hangs:
 
 
 @dataclass
+class Compared:
+    """Takes what came of copies and keeps it."""
+
+    copies: list[Copied] = field(default_factory=list)
+
+    async def add(self, copied: Copied) -> None:
+        self.copies.append(copied)
+
+
+@dataclass
 class Desk:
     """The use case over scripted versions, and what it reported."""
 
@@ -52,7 +65,10 @@ class Desk:
     model: FollowedModel
     routes: Routes
     metrics: Metrics
-    failing: list[Evidence] = field(default_factory=list)
+    failing: list[Evidence]
+    ejected: list[tuple[str, Evidence]]
+    compared: "Compared"
+    shadow: Shadow
 
     def install(self, champion: LoadedVersion, previous: LoadedVersion | None = None) -> None:
         self.model.served["champion"] = champion
@@ -60,14 +76,20 @@ class Desk:
         self.routes.publish("digits", self.model.routes())
 
     async def ask(
-        self, *, address: str | None = None, seconds: float = 20.0, finite: bool = True, array: Array = X
+        self,
+        *,
+        address: str | None = None,
+        key: str | None = None,
+        seconds: float = 20.0,
+        finite: bool = True,
+        array: Array = X,
     ) -> Answer:
-        def read(specs: tuple[TensorSpec, ...]) -> dict[str, Array]:
-            if [spec.name for spec in specs] != ["x"]:
+        def read(model: LoadedModel) -> dict[str, Array]:
+            if [spec.name for spec in model.inputs] != ["x"]:
                 raise InvalidRequest("unknown input", tensor="x")
             return {"x": array}
 
-        route = self.inference.route("digits", address)
+        route = self.inference.route("digits", address, key)
         return await self.inference.infer(
             route, read, deadline=monotonic() + seconds, request_id="r-1", finite=finite
         )
@@ -83,16 +105,27 @@ def open_desk(tmp_path: Path) -> Desk:
     """A desk without versions; its inference log takes records and writes none."""
     metrics, routes, model = Metrics(), Routes(), FollowedModel("digits")
     failing: list[Evidence] = []
-    inference = Inference(
-        routes,
+    ejected: list[tuple[str, Evidence]] = []
+    compared = Compared()
+    clock = SystemClock()
+    scores = Scores(
         {"digits": model},
         lambda _, evidence: failing.append(evidence),
+        lambda _, challenger, evidence: ejected.append((challenger.ref.version, evidence)),
+        metrics,
+        clock,
+    )
+    shadow = Shadow(compared, metrics, clock, CopyLimits(ratio=1.0, in_flight=2), Random(7))
+    inference = Inference(
+        routes,
+        scores,
+        shadow,
         metrics,
         inference_log(part_folder(tmp_path), metrics),
-        Statistics(SystemClock()),
-        SystemClock(),
+        Statistics(clock),
+        clock,
     )
-    return Desk(inference, model, routes, metrics, failing)
+    return Desk(inference, model, routes, metrics, failing, ejected, compared, shadow)
 
 
 async def nothing_behind(scope: object, receive: object, send: object) -> None:

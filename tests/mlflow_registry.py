@@ -66,6 +66,13 @@ class RegisteredModel:
     def unpoint(self, alias: str = CHAMPION) -> None:
         self.registry.call("DELETE", "registered-models/alias", {"name": self.name, "alias": alias})
 
+    def tag(self, key: str, value: str) -> None:
+        self.registry.post("registered-models/set-tag", {"name": self.name, "key": key, "value": value})
+
+    def tags(self) -> dict[str, str]:
+        told = self.registry.call("GET", f"registered-models/get?name={self.name}")["registered_model"]
+        return {entry["key"]: entry["value"] for entry in told.get("tags", [])}
+
     def aliases(self) -> dict[str, str]:
         told = self.registry.call("GET", f"registered-models/get?name={self.name}")["registered_model"]
         return {entry["alias"]: str(entry["version"]) for entry in told.get("aliases", [])}

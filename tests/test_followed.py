@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from serving.core.errors import StoreUnavailable
 from serving.core.model import VersionRef
+from serving.core.traffic import Split
 from serving.followed import FollowedModel, Visibility, as_served
 from serving.routes import Routes
 from serving.store.record import Record
@@ -41,6 +42,43 @@ def history(model: FollowedModel) -> list[str]:
 
 def standing_in(model: FollowedModel) -> str | None:
     return model.previous.ref.version if model.previous is not None else None
+
+
+@pytest.mark.parametrize(
+    ("champion", "challenger", "split", "in_effect"),
+    [
+        pytest.param("1", "2", Split("2", 25), True, id="both-served"),
+        pytest.param("1", None, Split("2", 25), False, id="challenger-not-served"),
+        pytest.param("1", "3", Split("2", 25), False, id="another-challenger"),
+        pytest.param("2", "2", Split("2", 25), False, id="challenger-won"),
+        pytest.param(None, "2", Split("2", 25), False, id="no-champion"),
+        pytest.param("1", "2", None, False, id="no-split"),
+    ],
+)
+def test_split_is_in_effect_while_both_its_versions_are_served(
+    champion: str | None, challenger: str | None, split: Split | None, in_effect: bool
+) -> None:
+    """Whatever is on record: requests never wait for a version to come."""
+    model = FollowedModel("digits", split=split)
+    for alias, version in (("champion", champion), ("challenger", challenger)):
+        if version is not None:
+            model.served[alias] = loaded(version)
+    assert model.routes().split == (split if in_effect else None)
+
+
+def test_split_is_told_once_when_it_changes_for_requests(tmp_path: Path) -> None:
+    """Also where a swap ends it: the challenger became champion."""
+    model, told = FollowedModel("digits"), []
+    visibility = Visibility({"digits": model}, Record(tmp_path / "r"), Routes(), CACHE)
+    visibility.tell(lambda model, before: told.append((before, model.shown_split)))
+    half = Split("2", 50)
+    model.served |= {"champion": loaded("1"), "challenger": loaded("2")}
+    for split in (None, half, half):
+        model.split = split
+        visibility.show(model)
+    model.served["champion"] = model.served["challenger"]
+    visibility.show(model)
+    assert told == [(None, half), (half, None)]
 
 
 def test_first_champion_has_no_stand_in_and_no_watch() -> None:

@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
 from sqlalchemy import Engine
 
 from serving.core.clock import ManualClock
+from serving.core.traffic import Split
 from serving.followed import FollowedModel
 from serving.heartbeat import Heartbeat, Identity
 from serving.ledger import Ledger
@@ -38,6 +39,7 @@ class FakeHealth:
     hanging: set[str] = field(default_factory=set)
     broken: set[str] = field(default_factory=set)
     proofs: dict[str, Proof] = field(default_factory=dict)
+    challenger_proofs: dict[str, Proof] = field(default_factory=dict)
     probed: list[str] = field(default_factory=list)
 
     async def probe(self, model: FollowedModel) -> None:
@@ -48,6 +50,11 @@ class FakeHealth:
             raise RuntimeError("of the probe")
         if model.champion is not None:
             self.proofs[model.name] = Proof(model.champion.ref.version, "d", self.clock.now())
+
+    async def probe_challenger(self, model: FollowedModel) -> None:
+        self.probed.append(f"challenger of {model.name}")
+        if model.challenger is not None:
+            self.challenger_proofs[model.name] = Proof(model.challenger.ref.version, "c", self.clock.now())
 
     def learn(self, stored: Iterable[StoredLevel]) -> None:
         pass
@@ -121,6 +128,38 @@ async def test_beat_proves_again_when_the_champion_changed(home: Path) -> None:
 
         await eventually(proven_anew, "a proof from after the change")
         assert place.health.probed == ["digits"] * 2
+
+
+@story
+async def test_beat_reports_a_split_with_its_challengers_proof(home: Path) -> None:
+    """Proven anew for each split: a promotion waits for a proof begun after its write."""
+    async with beating(home) as place:
+        model = place.serve("2")
+        model.served["challenger"] = loaded("3")
+        await eventually(lambda: place.reported() is not None, "the first beat")
+        assert place.reported() == WorkerModel(
+            "2",
+            Proof("2", "d", place.clock.now()),
+            {},
+            challenger="3",
+            challenger_proof=Proof("3", "c", place.clock.now()),
+        )
+        place.clock.advance(1)
+        model.shown_split, model.split_since = Split("3", 25, "r-1"), place.clock.now()
+
+        def is_proven_anew() -> bool:
+            told = place.reported()
+            proof = told.challenger_proof if told is not None else None
+            return proof is not None and proof.started_at == place.clock.now()
+
+        await eventually(is_proven_anew, "a proof from after the change")
+        told = place.reported()
+        assert told is not None
+        assert (told.percent, told.rollout) == (25, "r-1")
+        model.served.pop("challenger")
+        model.shown_split = None
+        gone = WorkerModel("2", Proof("2", "d", place.clock.now() - timedelta(seconds=1)), {})
+        await eventually(lambda: place.reported() == gone, "nothing of it is left")
 
 
 @story

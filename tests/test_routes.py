@@ -4,6 +4,8 @@ import pytest
 
 from serving.core.errors import NotServed
 from serving.core.model import Variant
+from serving.core.traffic import Split, goes_to_challenger
+from serving.pool import LoadedVersion
 from serving.routes import ModelRoutes, Routes
 from tests.versions import loaded
 
@@ -37,6 +39,45 @@ def test_route_is_found_by_address(
     route = routes.find("digits", address)
     assert (route.version.ref.version, route.variant, route.alias) == (version, variant, alias)
     assert route.fallback is (OLD if has_fallback else None)
+
+
+CHALLENGERS = [key for key in map(str, range(200)) if goes_to_challenger("digits", key, 25)]
+
+
+@pytest.mark.parametrize(
+    ("address", "variant"),
+    [
+        pytest.param(None, Variant.CHALLENGER, id="nothing-named"),
+        pytest.param("champion", Variant.CHAMPION, id="champion"),
+        pytest.param("10", Variant.DIRECT, id="number"),
+        pytest.param("nightly", Variant.DIRECT, id="alias"),
+    ],
+)
+def test_split_is_for_requests_that_name_no_version(address: str | None, variant: Variant) -> None:
+    """Whoever names one gets exactly that."""
+    routes = Routes()
+    table = {"champion": NOW, "challenger": NEXT, "nightly": OLD}
+    routes.publish("digits", ModelRoutes(table, previous=OLD, split=Split("11", 25)))
+    assert routes.find("digits", address, CHALLENGERS[0]).variant is variant
+
+
+def test_split_gives_the_challenger_exactly_its_keys_and_the_champion_to_stand_in() -> None:
+    """By key; a look-up without one, as metadata's, shows the champion."""
+    routes = Routes()
+    table = {"champion": NOW, "challenger": NEXT}
+    routes.publish("digits", ModelRoutes(table, previous=OLD, split=Split("11", 25)))
+    found = {key: routes.find("digits", None, key) for key in map(str, range(200))}
+    assert [key for key, route in found.items() if route.version is NEXT] == CHALLENGERS
+    assert {route.fallback for route in found.values() if route.version is NEXT} == {NOW}
+    assert {route.fallback for route in found.values() if route.version is NOW} == {OLD}
+    assert routes.find("digits", None).version is NOW
+
+
+@pytest.mark.parametrize(("percent", "version"), [(0, NOW), (100, NEXT)])
+def test_split_is_exact_at_its_ends(percent: int, version: LoadedVersion) -> None:
+    routes = Routes()
+    routes.publish("digits", ModelRoutes({"champion": NOW, "challenger": NEXT}, split=Split("11", percent)))
+    assert {routes.find("digits", None, str(n)).version for n in range(1000)} == {version}
 
 
 @pytest.mark.parametrize("address", ["8", "shadow", "", "champion "])

@@ -34,6 +34,8 @@ _FORMS: Mapping[str, Form] = {
     "rolled_back": Form(":rewind:", "Rolled back", _ROUTE),
     "out_of_band": Form(":point_right:", "Moved by hand", _ROUTE),
     "drifted": Form(":ocean:", "Drift", ("share", "drifted")),
+    "challenger_ejected": Form(":no_entry:", "Challenger ejected", ("champion", "evidence", "rollout")),
+    "traffic_unreadable": Form(":warning:", "Traffic tag unreadable"),
     "champion_failing": Form(":rotating_light:", "Champion failing"),
     "champion_orphaned": Form(":warning:", "Champion alias missing", ("minutes",)),
     "health_critical": Form(":rotating_light:", "Health critical", ("level",)),

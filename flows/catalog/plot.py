@@ -113,7 +113,7 @@ def _reach(axes: "Axes", lines: Sequence[_Line]) -> None:
 
 
 def _label(axes: "Axes", lines: Sequence[_Line], title: str, unit: str) -> None:
-    from matplotlib.ticker import FuncFormatter, NullLocator
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
     sizes = sorted({point.rows for line in lines for point in line.side.batches})
     plain = FuncFormatter(lambda value, _: f"{value:,.10g}")
@@ -125,4 +125,7 @@ def _label(axes: "Axes", lines: Sequence[_Line], title: str, unit: str) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(plain)
+    if axes.get_yscale() == "log":  # 0.02, 0.05, 0.1 read easier than powers of ten
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_minor_formatter(NullFormatter())
     axes.grid(visible=True, alpha=0.3)

@@ -60,6 +60,10 @@ class ServingClient:
         with self._reached():
             return self._body(self._client.post(path, json=body))
 
+    def put(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        with self._reached():
+            return self._body(self._client.put(path, json=body))
+
     @contextmanager
     def _reached(self) -> Iterator[None]:
         try:

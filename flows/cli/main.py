@@ -25,6 +25,7 @@ from flows.cli.rollback import rollback
 from flows.cli.rollouts import rollouts
 from flows.cli.serve import serve
 from flows.cli.status import status
+from flows.cli.traffic import traffic
 from flows.cli.up import up
 from flows.cli.validate import validate
 from serving.core.errors import SignalboxError
@@ -44,6 +45,7 @@ for command in (
     rollouts,
     rollback,
     freeze,
+    traffic,
     health,
     drift,
     validate,

@@ -11,7 +11,7 @@ from flows.rollout.descent import Descent, NoDescent, Stage, descent, is_stage, 
 from flows.rollout.keeper import Keeper
 from flows.rollout.lever import Lever
 from flows.rollout.retreat_parts import Ended, RetreatParts
-from flows.rollout.verify import Applied, applied, followed
+from flows.rollout.verify import Applied, applied, split_applied
 from serving.core.model import Alias, Tag
 from serving.core.traffic import Split, read_tag
 from serving.store import capture, restore_points, rollbacks, rollouts
@@ -111,8 +111,10 @@ class Retreat:
         self._report(f"{stage.share} % stay with version {record.from_version}")
         self._lever.split(way.challenger, stage.percent)
 
+        split = Split(way.challenger, stage.percent, record.id)
+
         def look(beats: Sequence[Beat]) -> Applied:
-            return followed(beats, record.model, way.challenger, stage.percent, record.id, began)
+            return split_applied(beats, record.model, split, began)
 
         if isinstance(seen := self._lever.wait(look), Ended):
             return seen

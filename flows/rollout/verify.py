@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from serving.store.workers import Beat, WorkerModel
+from serving.core.traffic import Split
+from serving.store.workers import Beat
 
 
 class Verdict(StrEnum):
@@ -35,12 +36,38 @@ def applied(beats: Sequence[Beat], model: str, version: str, written_at: datetim
     if not beats:
         return Applied(Verdict.NO_WORKERS, ())
     states = [_state(beat, model, version, written_at) for beat in beats]
+    return _worst(beats, states)
+
+
+def split_applied(beats: Sequence[Beat], model: str, wanted: Split, written_at: datetime) -> Applied:
+    """Whether every live worker splits as `wanted` since `written_at`, its challenger probed after that."""
+    if not beats:
+        return Applied(Verdict.NO_WORKERS, ())
+    states = [_split_state(beat, model, wanted, written_at) for beat in beats]
+    return _worst(beats, states)
+
+
+def _worst(beats: Sequence[Beat], states: Sequence[tuple[Verdict, str]]) -> Applied:
     evidence = tuple(f"{beat.worker}: {sentence}" for beat, (_, sentence) in zip(beats, states, strict=True))
     verdicts = {verdict for verdict, _ in states}
     for worst in (Verdict.REFUSED, Verdict.WAITING):
         if worst in verdicts:
             return Applied(worst, evidence)
     return Applied(Verdict.APPLIED, evidence)
+
+
+def _split_state(beat: Beat, name: str, wanted: Split, written_at: datetime) -> tuple[Verdict, str]:
+    model = beat.models.get(name)
+    if model is None:
+        return Verdict.WAITING, "does not know the model yet"
+    version = wanted.challenger
+    if version in model.challenger_refused and beat.beat_at >= written_at:
+        return Verdict.REFUSED, f"refused version {version}: {model.challenger_refused[version]}"
+    if (model.challenger, model.percent, model.rollout) != (version, wanted.percent, wanted.rollout):
+        return Verdict.WAITING, f"sends {model.percent} % to challenger {model.challenger or 'none'}"
+    if model.challenger_proof is None or model.challenger_proof.started_at < written_at:
+        return Verdict.WAITING, f"has not probed challenger {version} since the change"
+    return Verdict.APPLIED, f"sends {wanted.percent} % to challenger {version}, which answered a probe"
 
 
 def _state(beat: Beat, name: str, version: str, written_at: datetime) -> tuple[Verdict, str]:
@@ -60,33 +87,10 @@ def followed(
     beats: Sequence[Beat], model: str, version: str, percent: int, rollout: str, written_at: datetime
 ) -> Applied:
     """Whether every live worker splits as the rollout asks, and proved the challenger since `written_at`."""
-    if not beats:
-        return Applied(Verdict.NO_WORKERS, ())
-    states = [_split_state(beat.models.get(model), version, percent, rollout, written_at) for beat in beats]
-    evidence = tuple(f"{beat.worker}: {sentence}" for beat, (_, sentence) in zip(beats, states, strict=True))
-    verdicts = {verdict for verdict, _ in states}
-    for worst in (Verdict.REFUSED, Verdict.WAITING):
-        if worst in verdicts:
-            return Applied(worst, evidence)
-    return Applied(Verdict.APPLIED, evidence)
+    return split_applied(beats, model, Split(version, percent, rollout), written_at)
 
 
 def withdrawn(beats: Sequence[Beat], model: str, rollout: str) -> bool:
     """Whether no live worker splits for the rollout any more."""
     served = (beat.models.get(model) for beat in beats)
     return not any(seen is not None and seen.percent and seen.rollout == rollout for seen in served)
-
-
-def _split_state(
-    model: WorkerModel | None, version: str, percent: int, rollout: str, written_at: datetime
-) -> tuple[Verdict, str]:
-    if model is None:
-        return Verdict.WAITING, "does not know the model yet"
-    if version in model.challenger_refused:
-        return Verdict.REFUSED, f"refused challenger {version}: {model.challenger_refused[version]}"
-    if (model.challenger, model.percent, model.rollout) != (version, percent, rollout):
-        return Verdict.WAITING, f"sends {model.percent} % to challenger {model.challenger or 'none'}"
-    proof = model.challenger_proof
-    if proof is None or proof.version != version or proof.started_at < written_at:
-        return Verdict.WAITING, "has not probed the challenger since the change"
-    return Verdict.APPLIED, f"sends {percent} % to version {version} ({proof.digest[:12]})"

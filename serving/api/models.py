@@ -6,6 +6,7 @@ seconds; when it is away the answer says so and holds what is known.
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import orjson
@@ -20,6 +21,7 @@ from serving.followed import FollowedModel
 from serving.follower import Follower
 from serving.health import Health
 from serving.pool import LoadedVersion
+from serving.splits import Splits
 from serving.store.registry import ModelVersion
 from serving.store.version_reports import VersionReports
 from serving.telemetry.metrics import Metrics
@@ -32,11 +34,13 @@ class ModelDetails:
         self,
         models: Mapping[str, FollowedModel],
         follower: Follower,
+        splits: Splits,
         knowledge: Knowledge,
         health: Health,
         metrics: Metrics,
     ) -> None:
         self._models = models
+        self._splits = splits
         self._follower = follower
         self._knowledge = knowledge
         self._health = health
@@ -60,6 +64,7 @@ class ModelDetails:
             "tags": tags,
             "aliases": self._aliases(model),
             "previous": model.previous.ref.version if model.previous else None,
+            "traffic": self._traffic(model),
             "watched_until": model.watch.until.isoformat() if model.watch else None,
             "registry_stale": stale,
             "frozen": await self._knowledge.frozen(model.name),
@@ -116,6 +121,15 @@ class ModelDetails:
                 "reason": refusal.reason if refusal else None,
             }
         return entries
+
+    def _traffic(self, model: FollowedModel) -> dict[str, Any]:
+        """The tag as it is wanted, the split that requests meet, and why they differ."""
+        split = model.shown_split
+        return {
+            "wanted": model.registered.tags.get(Tag.TRAFFIC) if model.registered else None,
+            "served": asdict(split) if split else None,
+            "reason": self._splits.explain(model),
+        }
 
     def _known(
         self, model: FollowedModel, listed: Sequence[ModelVersion]

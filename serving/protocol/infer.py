@@ -15,6 +15,7 @@ from serving.inference import Answer, Inference
 from serving.protocol.answer import Body, encode_answer
 from serving.protocol.deadline import timeout_seconds
 from serving.protocol.request import parse_request
+from serving.protocol.route_key import route_key
 
 Send = Callable[[Message], Awaitable[None]]
 _JSON_BYTES = "inference-header-content-length"
@@ -49,12 +50,12 @@ class InferEndpoint:
         raw = await read_content(receive, headers, self.max_body_bytes)
         request = parse_request(raw, headers.get(_JSON_BYTES))
         model = unquote(quoted_model)
-        route = self._inference.route(model, unquote(quoted_version) if quoted_version else None)
-        request.check_outputs(route.version.model.outputs)
+        address = unquote(quoted_version) if quoted_version else None
+        route = self._inference.route(model, address, route_key(headers, request_id))
         timeout = headers.get("x-request-timeout")
         answer = await self._inference.infer(
             route,
-            request.read,
+            request.fit,
             deadline=arrived + timeout_seconds(request.parameters, timeout, self._timeout_seconds),
             request_id=request_id,
             finite=request.must_be_finite,

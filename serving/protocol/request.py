@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from serving.core.datatypes import DTYPES, Array
 from serving.core.errors import InvalidRequest
 from serving.core.model import TensorSpec
+from serving.formats.loader import LoadedModel
 from serving.protocol.json_data import ONLY_BINARY, only_binary
 from serving.protocol.raw_data import Buffer, decode_raw
 from serving.protocol.tensors import check_request_inputs, parse_body
@@ -40,6 +41,11 @@ class InferRequest:
     is_binary: bool = False
     parameters: Mapping[str, Any] = field(default_factory=dict)
     id: str | None = None
+
+    def fit(self, model: LoadedModel) -> dict[str, Array]:
+        """The inputs as arrays for a model that can give what is asked for. Raises `InvalidRequest`."""
+        self.check_outputs(model.outputs)
+        return self.read(model.inputs)
 
     def read(self, specs: tuple[TensorSpec, ...]) -> dict[str, Array]:
         """The inputs as arrays that fit `specs`. Raises `InvalidRequest` naming the tensor."""

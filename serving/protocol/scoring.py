@@ -27,6 +27,7 @@ from serving.protocol.catalogue import Catalogue
 from serving.protocol.deadline import timeout_seconds
 from serving.protocol.infer import Send, send_answer
 from serving.protocol.json_data import plain
+from serving.protocol.route_key import route_key
 from serving.protocol.scoring_forms import Scoring, parse_scoring
 
 
@@ -59,10 +60,11 @@ class ScoringEndpoint:
         raw = await read_content(receive, headers, self._max_body_bytes)
         request = parse_scoring(raw, headers.get("content-type", ""))
         model = unquote(quoted_model) if quoted_model is not None else self._only_model()
-        route = self._inference.route(model, unquote(quoted_version) if quoted_version else None)
+        address = unquote(quoted_version) if quoted_version else None
+        route = self._inference.route(model, address, route_key(headers, request_id))
         timeout = timeout_seconds({}, headers.get("x-request-timeout"), self._timeout_seconds)
         answer = await self._inference.infer(
-            route, request.read, deadline=arrived + timeout, request_id=request_id, finite=True
+            route, request.fit, deadline=arrived + timeout, request_id=request_id, finite=True
         )
         began_ns = time.perf_counter_ns()
         content = orjson.dumps(

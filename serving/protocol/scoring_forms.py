@@ -13,6 +13,7 @@ from typing import Any
 from serving.core.datatypes import FLOATS, Array
 from serving.core.errors import InvalidRequest, UnsupportedContent
 from serving.core.model import TensorSpec
+from serving.formats.loader import LoadedModel
 from serving.protocol.json_data import decode_list
 from serving.protocol.tensors import parse_body, shape_of
 
@@ -42,6 +43,10 @@ class Scoring:
         if isinstance(self.data, dict) and len(specs) == 1 and specs[0].name not in self.data:
             return _of_columns(self.data)
         return None
+
+    def fit(self, model: LoadedModel) -> dict[str, Array]:
+        """Arrays for a model's inputs. Raises `InvalidRequest` naming the tensor."""
+        return self.read(model.inputs)
 
     def read(self, specs: tuple[TensorSpec, ...]) -> dict[str, Array]:
         """Arrays that fit `specs`. Raises `InvalidRequest` naming the tensor."""

@@ -26,12 +26,13 @@ _SERVICES = ("", "inference.GRPCInferenceService", "grpc.health.v1.Health")
 class Caller:
     """Who calls: name for the audit trail, id of the request, and the moment it may last until.
 
-    `metadata` is what the answer tells beside its message.
+    `route_key` decides whose part of a split it is; `metadata` is what the answer tells beside its message.
     """
 
     actor: str
     request_id: str = field(default_factory=lambda: uuid4().hex)
     remaining_seconds: float | None = None
+    route_key: str | None = None
     metadata: dict[str, str] = field(default_factory=dict)
 
 
@@ -102,14 +103,14 @@ class Calls:
         arrived = time.monotonic()
         backing = self._backing
         request = read_request(message)
-        route = backing.inference.route(message.model_name, message.model_version or None)
-        request.check_outputs(route.version.model.outputs)
+        address = message.model_version or None
+        route = backing.inference.route(message.model_name, address, caller.route_key)
         allowed = timeout_seconds(request.parameters, None, backing.timeout_seconds)
         if caller.remaining_seconds is not None:
             allowed = min(allowed, caller.remaining_seconds)
         answer = await backing.inference.infer(
             route,
-            request.read,
+            request.fit,
             deadline=arrived + allowed,
             request_id=caller.request_id,
             finite=request.must_be_finite,

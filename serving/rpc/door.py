@@ -14,6 +14,7 @@ import grpc
 
 from serving.api.access import Access
 from serving.api.errors import Failure, failure_of
+from serving.protocol.route_key import route_key
 from serving.rpc.calls import Caller
 from serving.rpc.generated import inference_pb2 as pb
 
@@ -45,7 +46,9 @@ class Door:
 
         async def pass_through(message: Any, context: Context) -> Any:
             metadata = _metadata(context)
-            caller = Caller("", _request_id(metadata), context.time_remaining())
+            request_id = _request_id(metadata)
+            key = route_key(metadata, request_id)
+            caller = Caller("", request_id, context.time_remaining(), key)
             try:
                 caller.actor = self._admitted(*twin(message), metadata, context)
                 answer = await call(message, caller)
@@ -66,7 +69,9 @@ class Door:
         ) -> AsyncIterator[pb.ModelStreamInferResponse]:
             metadata = _metadata(context)
             async for message in messages:
-                caller = Caller("", uuid4().hex, context.time_remaining())
+                request_id = uuid4().hex
+                key = route_key(metadata, request_id)
+                caller = Caller("", request_id, context.time_remaining(), key)
                 try:
                     caller.actor = self._admitted(*twin(message), metadata, context)
                     answer = pb.ModelStreamInferResponse(infer_response=await call(message, caller))

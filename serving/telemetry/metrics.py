@@ -70,6 +70,39 @@ class Metrics:
         self.rollbacks = Counter(
             "signalbox_rollbacks", "Rollbacks taken here.", ("model", "strategy"), registry=self.registry
         )
+        self.traffic_percent = Gauge(
+            "signalbox_traffic_percent",
+            "Percent of requests that go to the challenger.",
+            ("model",),
+            registry=self.registry,
+        )
+        self.ejections = Counter(
+            "signalbox_ejections", "Challengers ejected here.", ("model",), registry=self.registry
+        )
+        self.shadow_compared = Counter(
+            "signalbox_shadow_compared",
+            "Answers compared with another version's.",
+            ("model", "role"),
+            registry=self.registry,
+        )
+        self.shadow_disagreeing = Counter(
+            "signalbox_shadow_disagreeing",
+            "Compared answers that disagreed.",
+            ("model", "role"),
+            registry=self.registry,
+        )
+        self.shadow_failed = Counter(
+            "signalbox_shadow_failed",
+            "Copied requests that their version did not answer.",
+            ("model", "role"),
+            registry=self.registry,
+        )
+        self.shadow_dropped = Counter(
+            "signalbox_shadow_dropped",
+            "Sampled requests that were not copied.",
+            ("model", "reason"),
+            registry=self.registry,
+        )
         self.registry_stale = Gauge(
             "signalbox_registry_stale", "1 while the registry cannot be read.", registry=self.registry
         )

@@ -46,7 +46,7 @@ def answering(answer: Callable[[Asked], tuple[int, Any]]) -> Iterator[Answers]:
             self.end_headers()
             self.wfile.write(sent)
 
-        do_GET = do_POST = do_PATCH = _respond
+        do_GET = do_POST = do_PUT = do_PATCH = _respond
 
         def log_message(self, format: str, *args: Any) -> None:
             """Tests are quiet."""

@@ -5,6 +5,7 @@ Starting promotions is tested with a real Prefect in tests/integration/test_prom
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -153,6 +154,25 @@ def test_rollback_is_not_written_when_a_hand_chose_otherwise(
     line.clock.advance(600)
     assert reconciled(wiring) == NOTHING
     assert registrar.named(MODEL) == "3"
+
+
+def test_ejection_is_written_with_its_traffic_tag_when_its_server_did_not_live_to_do_so(
+    wiring: Wiring, line: Line, registrar: Registrar
+) -> None:
+    """The tag first; and until then nobody promotes what serving sent away."""
+    registrar.point(MODEL, "2", "challenger")
+    registrar.models[MODEL].tags[Tag.TRAFFIC] = '{"challenger": "2", "percent": 25}'
+    ejected = replace(line.override(), role="challenger", answer_with=None)
+    overrides.save(wiring.engine, ejected)
+    sightings.see(line.engine, MODEL, "challenger", "2", line.clock.now() - timedelta(hours=1))
+    registrar.fault = Fault(500, where="registered-models/delete-tag")
+    line.clock.advance(60)
+    assert reconciled(wiring) == ["digits: challenger ejected: registry write failed"]
+    assert (registrar.named(MODEL, "challenger"), line.rollouts()) == ("2", [])
+    registrar.fault = None
+    assert reconciled(wiring) == ["digits: challenger ejected: registry write applied"] * 2
+    assert registrar.named(MODEL, "challenger") is None
+    assert registrar.models[MODEL].tags == {}
 
 
 def test_nothing_is_believed_when_the_registry_is_away(wiring: Wiring, registrar: Registrar) -> None:

@@ -9,9 +9,10 @@ from sqlalchemy import Engine
 
 from serving.core.clock import ManualClock
 from serving.core.errors import ChangeRefused
+from serving.core.traffic import Split, write_tag
 from serving.store import audit, changes
 from serving.store.changes import ChangeIntent, Outcome
-from serving.store.guard import Guard, Verdict, Wish
+from serving.store.guard import Guard, TrafficWish, Verdict, Wish
 from serving.store.leases import Leases
 from serving.store.registry import Registry, connect
 from serving.store.settings import StoreSettings
@@ -69,6 +70,47 @@ def test_move_deletes_the_alias_when_nothing_shall_be_named(guard: Guard, double
     with guard.holding("digits", MINE) as lease:
         assert guard.move(replace(BACK, to_version=None), lease).verdict is Verdict.APPLIED
     assert double.named("digits") is None
+
+
+def test_traffic_tag_is_written_and_deleted_on_record(
+    guard: Guard, double: MlflowDouble, engine: Engine
+) -> None:
+    """As an alias is; the audit trail calls it traffic."""
+    text = write_tag(Split("3", 25, "r-1"))
+    with guard.holding("digits", MINE) as lease:
+        assert guard.move(TrafficWish("digits", text, "ann", "stage 2"), lease).verdict is Verdict.APPLIED
+        assert double.models["digits"].tags == {"signalbox.traffic": text}
+        assert guard.move(TrafficWish("digits", text, "ann", "again"), lease).verdict is Verdict.ALREADY
+        done = guard.move(TrafficWish("digits", None, "ann", "end", frozenset({text})), lease)
+    assert (done.verdict, done.seen) == (Verdict.APPLIED, None)
+    assert double.models["digits"].tags == {}
+    rows = [(row.alias, row.from_version, row.to_version) for row in changes.recent(engine, "digits")]
+    assert rows == [("signalbox.traffic", text, None), ("signalbox.traffic", None, text)]
+    details = [row.entry.details["step"] for row in audit.tail(engine, action="traffic")]
+    assert details == ["intent", "outcome"] * 2
+    assert audit.tail(engine, action="alias") == []
+
+
+def test_traffic_tag_stays_when_somebody_wrote_another_meanwhile(guard: Guard, double: MlflowDouble) -> None:
+    """The hand's choice wins, as with aliases; what cannot be written is a verdict."""
+    double.models["digits"].tags["signalbox.traffic"] = "theirs"
+    wish = TrafficWish("digits", None, "ann", "end", frozenset({"ours"}))
+    with guard.holding("digits", MINE) as lease:
+        assert guard.move(wish, lease).verdict is Verdict.SUPERSEDED
+        double.fault = Fault(500, where="tag")
+        failed = guard.move(replace(wish, only_from=None), lease)
+    assert (failed.verdict, failed.seen) == (Verdict.FAILED, "theirs")
+
+
+def test_traffic_tag_of_an_environment_has_its_prefix(
+    double: MlflowDouble, engine: Engine, leases: Leases, tmp_path: Path
+) -> None:
+    """Dev, staging and production share one registry."""
+    with connect(StoreSettings(home=tmp_path, mlflow_url=double.url)) as client:
+        guard = Guard(Registry(client, lambda name: True, "prod"), engine, leases)
+        with guard.holding("digits", MINE) as lease:
+            assert guard.move(TrafficWish("digits", "x", "ann", "y"), lease).verdict is Verdict.APPLIED
+    assert double.models["digits"].tags == {"prod-signalbox.traffic": "x"}
 
 
 def test_move_is_already_done_when_the_registry_names_it(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from serving.core.errors import StoreUnusable
+from serving.core.traffic import Split
 from serving.store.record import ModelRecord, Record, ServedVersion, WatchRecord
 
 ONE = ServedVersion("1", 1_700, "models:/m-1", "abc", "digits/1-abc")
@@ -32,6 +33,7 @@ def test_record_gives_back_what_was_written(record: Record, tmp_path: Path) -> N
             champions=(ONE, TWO),
             watch=WatchRecord("2", "1", True, NOW + timedelta(minutes=5)),
             orphaned_since=NOW,
+            split=Split("3", 25, "r-1", 50),
         ),
         "bare / 模": ModelRecord(),
     }

@@ -1,18 +1,29 @@
 """Heartbeats: one row per worker, counted only while young."""
 
+import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select, update
 
-from serving.store import workers
+from serving.store import schema, workers
+from serving.store.database import writing
 from serving.store.workers import Beat, Proof, WorkerModel
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 def beat(worker: str = "a", at: datetime = NOW) -> Beat:
-    model = WorkerModel("2", Proof("2", "d" * 64, NOW), {"3": "broken"})
+    model = WorkerModel(
+        "2",
+        Proof("2", "d" * 64, NOW),
+        {"3": "broken"},
+        challenger="4",
+        percent=25,
+        rollout="r-1",
+        challenger_proof=Proof("4", "e" * 64, NOW),
+        challenger_refused={"5": "broken"},
+    )
     return Beat(worker, "http://127.0.0.1:8080", NOW, at, {"digits": model})
 
 
@@ -20,6 +31,17 @@ def test_live_returns_what_was_beaten(engine: Engine) -> None:
     """A beat comes back as it was sent."""
     workers.beat(engine, beat())
     assert workers.live(engine, NOW) == [beat()]
+
+
+def test_live_reads_what_an_earlier_release_beat(engine: Engine) -> None:
+    """It knew nothing of splits: then there is none."""
+    workers.beat(engine, beat())
+    with writing(engine) as connection:
+        state = json.loads(connection.execute(select(schema.workers.c.state)).scalar_one())
+        state["models"]["digits"] = {"champion": "2", "proof": None, "refused": {}}
+        connection.execute(update(schema.workers).values(state=json.dumps(state)))
+    [found] = workers.live(engine, NOW)
+    assert found.models == {"digits": WorkerModel("2", None, {})}
 
 
 def test_beat_replaces_the_row_when_the_worker_is_known(engine: Engine) -> None:

@@ -4,7 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from flows.rollout.verify import Verdict, applied
+from flows.rollout.verify import Verdict, applied, split_applied
+from serving.core.traffic import Split
 from serving.store.workers import Beat, Proof, WorkerModel
 
 WRITTEN = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -59,3 +60,56 @@ def test_applied_names_every_worker_and_what_it_said() -> None:
     seen = applied([beat("a"), beat("b", refused={"2": "wrong shape"})], "digits", "2", WRITTEN)
     assert "a: answered a probe" in str(seen)
     assert "b: refused version 2: wrong shape" in str(seen)
+
+
+QUARTER = Split("3", 25, "r-1")
+
+
+def split_beat(
+    worker: str = "a",
+    *,
+    challenger: str | None = "3",
+    percent: int = 25,
+    rollout: str | None = "r-1",
+    proven_at: datetime | None = WRITTEN,
+    refused: dict[str, str] | None = None,
+    beat_at: datetime = WRITTEN,
+) -> Beat:
+    model = WorkerModel(
+        "2",
+        None,
+        {},
+        challenger,
+        percent,
+        rollout,
+        Proof("3", "d" * 64, proven_at) if proven_at is not None else None,
+        refused or {},
+    )
+    return Beat(worker, "http://127.0.0.1:8080", WRITTEN, beat_at, {"digits": model})
+
+
+@pytest.mark.parametrize(
+    ("beats", "expected"),
+    [
+        pytest.param([], Verdict.NO_WORKERS, id="nobody"),
+        pytest.param([split_beat()], Verdict.APPLIED, id="proven at the moment of the write"),
+        pytest.param([split_beat(proven_at=WRITTEN - TICK)], Verdict.WAITING, id="proven before the write"),
+        pytest.param([split_beat(proven_at=None)], Verdict.WAITING, id="never proven"),
+        pytest.param([split_beat(percent=5)], Verdict.WAITING, id="at the stage before"),
+        pytest.param([split_beat(rollout="r-0")], Verdict.WAITING, id="of another rollout"),
+        pytest.param([split_beat(challenger="4")], Verdict.WAITING, id="of another challenger"),
+        pytest.param([split_beat(challenger=None, percent=0)], Verdict.WAITING, id="no challenger yet"),
+        pytest.param([split_beat(), STRANGER], Verdict.WAITING, id="one does not know the model"),
+        pytest.param([split_beat(), split_beat("b", percent=5)], Verdict.WAITING, id="one of two lags"),
+        pytest.param([split_beat(refused={"3": "broken"})], Verdict.REFUSED, id="refused"),
+        pytest.param(
+            [split_beat(challenger=None, refused={"3": "broken"}, beat_at=WRITTEN - TICK)],
+            Verdict.WAITING,
+            id="refused before the write",
+        ),
+        pytest.param([split_beat(refused={"4": "broken"})], Verdict.APPLIED, id="another was refused"),
+    ],
+)
+def test_split_applied(beats: list[Beat], expected: Verdict) -> None:
+    """Percent, challenger and rollout as written, and a probe of the challenger since."""
+    assert split_applied(beats, "digits", QUARTER, WRITTEN).verdict is expected
