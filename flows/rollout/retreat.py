@@ -12,6 +12,7 @@ from flows.rollout.keeper import Keeper
 from flows.rollout.lever import Lever
 from flows.rollout.retreat_parts import Ended, RetreatParts
 from flows.rollout.verify import Applied, applied, split_applied
+from flows.rollout.verify import Verdict as Seen
 from serving.core.model import Alias, Tag
 from serving.core.traffic import Split, read_tag
 from serving.store import capture, restore_points, rollbacks, rollouts
@@ -138,7 +139,10 @@ class Retreat:
         record = self._record
 
         def look(beats: Sequence[Beat]) -> Applied:
-            return applied(beats, record.model, record.to_version, record.updated_at)
+            seen = applied(beats, record.model, record.to_version, record.updated_at)
+            if seen.verdict is Seen.APPLIED and _still_splits(beats, record):
+                return Applied(Seen.WAITING, ("a worker still sends traffic to the version that is left",))
+            return seen
 
         if isinstance(seen := self._lever.wait(look), Ended):
             return seen
@@ -180,6 +184,11 @@ class Retreat:
         self._record = rollbacks.advance(
             self._parts.engine, self._record, step, self._keeper.lease, self._parts.clock.now(), evidence
         )
+
+
+def _still_splits(beats: Sequence[Beat], record: RollbackRecord) -> bool:
+    served = (beat.models.get(record.model) for beat in beats)
+    return any(m is not None and m.percent and m.challenger == record.from_version for m in served)
 
 
 def waits_for_serving(record: RollbackRecord) -> bool:
