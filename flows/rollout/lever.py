@@ -43,14 +43,19 @@ class Lever:
         record = self._record
         self._write(TrafficWish(record.model, None, record.actor, self._why))
         named = self._parts.registry.alias(record.model, Alias.CHALLENGER)
-        if named in (record.from_version, record.to_version):
-            self._write(self._alias(Alias.CHALLENGER, None, only_from=named))
+        if named in (None, record.from_version, record.to_version):
+            # Also where it is gone already: a run that was killed right after left its intent open.
+            self._write(self._alias(Alias.CHALLENGER, None))
 
     def move_champion(self) -> Move:
         """As serving's own rollbacks do: the override holds, whatever dies before the alias moves."""
         record = self._record
         overrides.save(self._parts.engine, self._override())
         return self._write(self._alias(Alias.CHAMPION, record.to_version, only_from=record.from_version))
+
+    def confirm_champion(self) -> None:
+        """The alias has moved; give an intent that a killed run left open its outcome."""
+        self._write(self._alias(Alias.CHAMPION, self._record.to_version))
 
     def lift(self, why: str) -> None:
         """The override is over: the registry says the same, or somebody chose otherwise."""

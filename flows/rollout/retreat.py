@@ -97,6 +97,7 @@ class Retreat:
         if isinstance(way, NoDescent):
             if present.aliases.get(Alias.CHAMPION) != self._record.to_version:
                 return Ended(State.SUPERSEDED, way.reason)
+            self._lever.confirm_champion()
         else:
             for stage in remaining(way.stages, self._record.step):
                 if (ended := self._take_stage(way, stage)) is not None:

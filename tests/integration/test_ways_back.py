@@ -1,4 +1,4 @@
-"""The ways back through real MLflow and serving: by stages, to a restore point, over a restart; and refused."""
+"""The ways back through real MLflow and serving: by stages, to a restore point, over a restart, refused."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
