@@ -45,12 +45,12 @@ def carried_on(serving: ServingProcess, model: RegisteredModel) -> Outcome:
 
 
 def two_versions(
-    registry: MlflowRegistry, start_serving: StartServing, **settings: object
+    registry: MlflowRegistry, start_serving: StartServing
 ) -> tuple[RegisteredModel, ServingProcess]:
     """Version 2 answers, 1 did before."""
     model = registry.model("onnx:1", "onnx:2", prefix="way-back")
     model.point("1")
-    serving = start_serving(model.name, probe_seconds=0.5, **settings)
+    serving = start_serving(model.name, probe_seconds=0.5)
     serving.wait_for(model.name, "1")
     model.point("2")
     serving.wait_for(model.name, "2")
