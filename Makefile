@@ -1,5 +1,5 @@
 # Every target may be run again at any time. PYTHON=... chooses the interpreter of .venv.
-.PHONY: setup test demo up down lint
+.PHONY: setup test bench demo up down lint
 
 STAMP = .venv/.installed
 
@@ -22,6 +22,10 @@ $(STAMP): pyproject.toml constraints.txt
 
 test: setup
 	.venv/bin/python -m pytest
+
+# Takes about an hour on a quiet machine and needs the Debian package wrk; ARGS="--quick" to try it.
+bench: setup
+	.venv/bin/python -m benchmarks $(ARGS)
 
 lint: setup
 	.venv/bin/ruff check .

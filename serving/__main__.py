@@ -1,117 +1,48 @@
-"""`python -m serving`: read the settings, run the server, stop it without losing a request."""
+"""`python -m serving [--workers N]`: read the settings, run the server, stop it without losing a request.
 
-import asyncio
+With one worker this process is the server; with more it is their parent, which stays light.
+"""
+
+import argparse
 import logging
+import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
 from importlib import import_module
-from typing import Any, Protocol, cast
+from typing import NoReturn
 
-import uvicorn
-import uvloop
 from pydantic import ValidationError
 
+from serving import logs
 from serving.api.keyring import AdminKeyFile, KeyMirror, Keyring
-from serving.app import Server, running
 from serving.core.errors import SignalboxError
 from serving.settings import ServingSettings
-
-log = logging.getLogger(__name__)
 
 
 def main() -> int:
     """The process's exit code."""
     try:
-        settings = ServingSettings()
-        logging.basicConfig(
-            level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s"
-        )
-        logging.getLogger("httpx").setLevel(logging.WARNING)
+        settings = _settings(sys.argv[1:])
+        worker = settings.worker_slot if settings.is_fleet else None
+        logs.set_up(settings.log_level, settings.log_format, worker)
         _refuse_open_door(settings)
-        return uvloop.run(_serve(settings))
+        if settings.tls is not None:
+            settings.tls.check()
+        is_parent = settings.workers > 1 and not settings.is_fleet
+        # Each imports what the other must not pay for.
+        role = import_module("serving.fleet.parent" if is_parent else "serving.process")
+        code: int = role.run(settings)
+        return code
     except (SignalboxError, ValidationError) as error:
         print(f"serving cannot start: {error}", file=sys.stderr)
         return 1
 
 
-class Beside(Protocol):
-    """A transport beside HTTP, drained together with it."""
-
-    async def stop(self, grace_seconds: float) -> None:
-        """Take nothing new, finish what was accepted."""
-        ...
-
-
-async def _serve(settings: ServingSettings) -> int:
-    # gRPC takes a moment to import, which it does while the models load.
-    importing = asyncio.create_task(asyncio.to_thread(_import_rpc, settings))
-    async with running(settings) as server:
-        beside = await _start_rpc(settings, server, await importing)
-        http = DrainingServer(_config(settings, server), server, beside)
-        await http.serve()
-        if not http.started and beside is not None:
-            await beside.stop(0.0)
-        return 0 if http.started else 1
-
-
-def _import_rpc(settings: ServingSettings) -> Any:
-    return import_module("serving.rpc.server") if settings.grpc_port else None
-
-
-async def _start_rpc(settings: ServingSettings, server: Server, rpc: Any) -> Beside | None:
-    """The started gRPC server. A taken port is an error where somebody chose it, else gRPC is left out."""
-    if rpc is None:
-        return None
-    beside = rpc.RpcServer(server.backing)
-    try:
-        await beside.start(settings.host, settings.grpc_port)
-    except SignalboxError as error:
-        if "grpc_port" in settings.model_fields_set:
-            raise
-        log.warning("grpc_left_out reason=%s", error)
-        return None
-    return cast(Beside, beside)
-
-
-def _config(settings: ServingSettings, server: Server) -> uvicorn.Config:
-    return uvicorn.Config(
-        server.application,
-        host=settings.host,
-        port=settings.port,
-        loop="none",
-        http="httptools",
-        ws="none",
-        lifespan="off",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        timeout_graceful_shutdown=round(settings.drain_seconds),
-    )
-
-
-class DrainingServer(uvicorn.Server):
-    """Reports not-ready as soon as it is told to stop, then finishes what it accepted."""
-
-    def __init__(self, config: uvicorn.Config, server: Server, beside: Beside | None) -> None:
-        super().__init__(config)
-        self._readiness = server.readiness
-        self._beside = beside
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """As the base class, which then raises the signal again: that would end us before we tidied up."""
-        with super().capture_signals():
-            yield
-            self._captured_signals.clear()
-
-    async def shutdown(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
-        self._readiness.is_draining = True
-        async with asyncio.TaskGroup() as drains:
-            drains.create_task(super().shutdown(None))
-            if self._beside is not None:
-                grace_seconds = float(self.config.timeout_graceful_shutdown or 0)
-                drains.create_task(self._beside.stop(grace_seconds))
+def _settings(arguments: list[str]) -> ServingSettings:
+    parser = argparse.ArgumentParser(prog="python -m serving", description="The serving process.")
+    parser.add_argument("--workers", type=int, help="Processes that answer; see SIGNALBOX_WORKERS.")
+    workers = parser.parse_args(arguments).workers
+    return ServingSettings() if workers is None else ServingSettings(workers=workers)
 
 
 def _refuse_open_door(settings: ServingSettings) -> None:
@@ -125,5 +56,17 @@ def _refuse_open_door(settings: ServingSettings) -> None:
         )
 
 
+def _leave(code: int) -> NoReturn:
+    """End the process, everything being closed. A thread that a model never returns would end it badly:
+    it cannot be joined, and torch aborts when the interpreter takes its leave around it.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if any(thread.daemon for thread in threading.enumerate()):
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _leave(main())

@@ -7,10 +7,12 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from random import Random
 
 from sqlalchemy import Engine
@@ -18,9 +20,12 @@ from sqlalchemy import Engine
 from serving.announce import Announcer
 from serving.api.access import Access
 from serving.api.audit import audit_routes
+from serving.api.causes import error_routes
 from serving.api.crossing import crossing
 from serving.api.edge import App, Edge
+from serving.api.feedback import feedback_routes
 from serving.api.health import health_routes
+from serving.api.intake import Intake
 from serving.api.keyring import AdminKeyFile, KeyMirror, Keyring
 from serving.api.knowledge import Knowledge
 from serving.api.models import ModelDetails, model_routes
@@ -33,12 +38,18 @@ from serving.api.webhook import Signature, secret_in, webhook_routes
 from serving.candidate import Preparation
 from serving.comparisons import Comparisons
 from serving.core.clock import Clock, SystemClock
-from serving.core.cpus import cpu_count
 from serving.core.errors import StoreUnavailable, StoreUnusable
 from serving.ejection import Ejections
+from serving.feedback import Feedback
+from serving.fleet.channel import Channel, Told
+from serving.fleet.lead import Lead
+from serving.fleet.member import Member
+from serving.fleet.siblings import Siblings, socket_name
+from serving.fleet.unison import Unison
 from serving.followed import FollowedModel, Visibility
 from serving.follower import Follower
 from serving.framework import framework_with
+from serving.gauges import Gauges, evicted
 from serving.health import Health
 from serving.heartbeat import Heartbeat, Identity
 from serving.inference import Inference
@@ -50,6 +61,7 @@ from serving.orders import Orders
 from serving.overrides import Overrides
 from serving.preload import Preloader
 from serving.promotions import Promotions
+from serving.promptness import Watchdog
 from serving.protocol.backing import Backing
 from serving.protocol.catalogue import Catalogue
 from serving.protocol.endpoints import protocol_routes
@@ -68,6 +80,7 @@ from serving.shelf import Shelf
 from serving.splits import Splits
 from serving.store.artifacts import ArtifactCache
 from serving.store.database import check, open_engine, upgrade
+from serving.store.feedback import FeedbackJournal
 from serving.store.guard import Guard
 from serving.store.inference_log import log_folder
 from serving.store.journal import Journal
@@ -81,8 +94,16 @@ from serving.store.rollback_file import RollbackFile
 from serving.store.trail import Trail
 from serving.telemetry.counters import Statistics
 from serving.telemetry.inference_log import InferenceLog
+from serving.telemetry.joiner import Joiner
+from serving.telemetry.label_parts import LabelPartFolder
+from serving.telemetry.machine import Machine
 from serving.telemetry.metrics import Metrics
+from serving.telemetry.occupancy import Occupancy
 from serving.telemetry.parts import Keeping, PartFolder
+from serving.telemetry.recorder import Recorder
+from serving.telemetry.swaps import SwapTimes
+from serving.telemetry.version_facts import VersionFacts
+from serving.telemetry.writer import TelemetryWriter
 from serving.traffic import Traffic
 from serving.write_back import WriteBack
 
@@ -93,12 +114,14 @@ log = logging.getLogger(__name__)
 class Server:
     """A running server: its application, and what another transport needs to offer the same.
 
-    `readiness` has the switch that makes it not ready before it stops.
+    `readiness` has the switch that makes it not ready before it stops. `channel` is where one of several
+    workers is asked.
     """
 
     application: App
     backing: Backing
     readiness: Readiness
+    channel: Channel | None
 
 
 @asynccontextmanager
@@ -117,21 +140,28 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
         stack.callback(client.close)
         registry = Registry(client, settings.serves, settings.env)
         journal = Journal(settings.serving_home / "journal.jsonl")
-        ledger = Ledger(engine, Trail(engine, journal, clock), clock)
+        ledger = Ledger(engine, Trail(engine, journal, clock), clock, settings.worker_slot or None)
         stack.callback(ledger.close)
         overrides = Overrides(OverrideFile(settings.serving_home / "overrides.json"), ledger, clock)
         cache = ArtifactCache(settings.cache_folder, client, registry, settings.cache_mb << 20)
-        threads = settings.threads or cpu_count()
+        own_socket = _own_socket(settings)
+        siblings = Siblings(own_socket, settings.workers - 1)
+        lead = Lead(settings.serving_home / "lead.lock" if settings.is_fleet else None)
+        stack.callback(lead.close)
+        watchdog = Watchdog()
+        stack.callback(watchdog.close)
         preparation = Preparation(
             registry,
             cache,
             engine,
             clock,
-            threads=threads,
+            threads=settings.session_threads,
             require_validation=settings.require_validation,
             batch_limits=settings.batch_limits,
+            watchdog=watchdog,
         )
         models: dict[str, FollowedModel] = {}
+        metrics = Metrics()
         memory = Memory(settings.memory_limits, clock, partial(standing_of, models))
         library = Library(
             preparation,
@@ -141,16 +171,18 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             cache_folder=settings.cache_folder,
             candidate_timeout_seconds=settings.candidate_timeout_seconds,
             drain_seconds=settings.drain_seconds,
-            concurrent_loads=settings.concurrent_loads,
+            concurrent_loads=settings.load_slots,
+            on_loaded=metrics.load_seconds.observe,
         )
-        memory.tell(library.note_evicted)
+        memory.tell(evicted(metrics, library.note_evicted))
         stack.push_async_callback(library.close)
-        metrics, statistics, routes = Metrics(), Statistics(clock), Routes()
+        statistics, routes = Statistics(clock), Routes()
+        metrics.registry.register(Occupancy(library.loaded))
         record = Record(settings.serving_home / "served.json")
-        visibility = Visibility(models, record, routes, settings.cache_folder)
+        visibility = Visibility(models, record, routes, settings.cache_folder, is_shared=settings.is_fleet)
         guard = Guard(registry, engine, Leases(engine, clock))
         holder = f"serving:{socket.gethostname()}:{settings.port}:{os.getpid()}"
-        write_back = WriteBack(guard, overrides, library, visibility, ledger, holder, clock)
+        write_back = WriteBack(guard, overrides, library, visibility, ledger, holder, clock, lead.is_mine)
         stack.push_async_callback(write_back.close)
         prefect = connect_to_prefect(settings)
         stack.push_async_callback(prefect.aclose)
@@ -169,7 +201,9 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             announcer.consider(model)
             shelf.consider(model)
             book.consider()
+            swap_times.note(model)
 
+        swap_times = SwapTimes(metrics, clock)
         follower = Follower(
             settings,
             models,
@@ -185,32 +219,61 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
         stack.push_async_callback(follower.close)
         splits = Splits(follower.wanted, visibility, ledger, metrics, clock)
         stack.push_async_callback(splits.close)
-        shelf = Shelf(models, settings.serves, registry, follower, library, visibility, ledger)
+        shelf = Shelf(
+            models,
+            settings.serves,
+            registry,
+            follower,
+            library,
+            visibility,
+            ledger,
+            partial(siblings.problems, seconds=settings.candidate_timeout_seconds),
+        )
+        unison = Unison(siblings, models, overrides, record, library, follower, shelf)
+        stack.push_async_callback(unison.close)
         book = RollbackBook(RollbackFile(settings.serving_home / "rollbacks.json"), ledger)
         stack.push_async_callback(book.close)
         rollbacks = Rollbacks(
-            settings, models, library, visibility, overrides, ledger, metrics, clock, follower.wake, book
+            settings,
+            models,
+            library,
+            visibility,
+            overrides,
+            ledger,
+            metrics,
+            clock,
+            follower.wake,
+            unison.spread,
+            book,
         )
         orders = Orders(prefect)
         retreat = Retreat(models, rollbacks, book, overrides, ledger, orders, clock)
         stack.push_async_callback(retreat.close)
-        ejections = Ejections(library, visibility, overrides, ledger, metrics, clock, follower.wake)
+        ejections = Ejections(
+            library, visibility, overrides, ledger, metrics, clock, follower.wake, unison.spread
+        )
         stack.push_async_callback(ejections.close)
         inference_log = _inference_log(settings, metrics, ledger, clock)
         inference_log.start()
         stack.push_async_callback(asyncio.to_thread, inference_log.close)
+        recorder = Recorder(metrics, clock, worker=holder, is_on=settings.telemetry)
+        recorder.tell(swap_times.look)
+        writer = TelemetryWriter(recorder, engine, Machine(), metrics, clock, holder, settings.telemetry_kept)
+        if settings.telemetry:
+            writer.start()
+        stack.push_async_callback(asyncio.to_thread, writer.close)
         comparisons = Comparisons(ledger, metrics, clock, holder)
         stack.push_async_callback(comparisons.close)
         shadow = Shadow(comparisons, metrics, clock, settings.copy_limits, Random())
         stack.push_async_callback(shadow.close)
-        scores = Scores(models, rollbacks.judge, ejections.judge, metrics, clock)
-        inference = Inference(routes, scores, shadow, metrics, inference_log, statistics, clock)
+        scores = Scores(models, rollbacks.judge, ejections.judge, recorder, clock)
+        inference = Inference(routes, scores, shadow, recorder, inference_log, statistics, clock)
         health = Health(models, follower, inference, ledger, clock, settings.probe_seconds)
-        readiness = Readiness(models, follower)
+        readiness = Readiness(models, follower, siblings.waiting_for)
         visibility.tell(splits.note_restored)
         await restore(await asyncio.to_thread(record.read), models, library, overrides, visibility)
         visibility.tell(splits.note_changed)
-        identity = Identity(holder, f"http://{settings.host}:{settings.port}", clock.now())
+        identity = Identity(holder, settings.url, clock.now())
         heartbeat = Heartbeat(identity, models, health, ledger, clock)
         stack.push_async_callback(heartbeat.leave)
         keyring = Keyring(
@@ -218,25 +281,66 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
         )
         await keyring.refresh()
         preloader = Preloader(memory, partial(standing_of, models))
-        loops = (follower, health, heartbeat, keyring, preloader, comparisons)
+        loops = (
+            follower,
+            health,
+            heartbeat,
+            keyring,
+            preloader,
+            comparisons,
+            siblings,
+            unison,
+        )
+        journal_of_labels = FeedbackJournal(settings.serving_home)
+        feedback = Feedback(journal_of_labels)
+        stack.push_async_callback(feedback.close)
+        joiner = _joiner(settings, journal_of_labels, engine, models, metrics, clock)
+        joiner.start()
+        stack.push_async_callback(asyncio.to_thread, joiner.close)
         await _background(stack, *(loop.run() for loop in loops))
 
-        catalogue = Catalogue(routes, models, readiness, statistics)
-        framework = framework_with(metrics)
+        async def counts() -> list[Told]:
+            return await siblings.ask("counts")
+
+        async def spread_delivery(delivery: str) -> None:
+            await siblings.ask("wake", delivery=delivery)
+
+        signature = Signature(secret_in(settings.webhook_secret_file), clock)
+        channel = Channel(own_socket) if own_socket is not None else None
+        if channel is not None:
+            Member(
+                library,
+                memory,
+                follower,
+                health,
+                readiness,
+                shelf,
+                unison,
+                signature,
+                statistics,
+                metrics,
+            ).answer_on(channel)
+            await channel.open()
+            stack.push_async_callback(channel.close)
+        metrics.ask_before_scrape(Gauges(metrics, memory, follower, clock).look)
+        catalogue = Catalogue(routes, models, readiness, statistics, counts)
+        framework = framework_with(metrics, siblings.metrics)
         knowledge = Knowledge(registry, ledger, clock)
         for router in (
             protocol_routes(catalogue, shelf),
             scoring_routes(catalogue),
-            health_routes(health),
-            model_routes(ModelDetails(models, follower, splits, knowledge, health, metrics), models),
+            health_routes(health, siblings.reports),
+            model_routes(ModelDetails(models, follower, splits, knowledge, health, metrics, counts), models),
             rollback_routes(retreat),
             update_routes(Promotions(registry, ledger, orders, clock, settings.model_folder_paths), models),
             restore_point_routes(registry, ledger, settings, clock),
             traffic_routes(
-                Traffic(models, registry, guard, overrides, splits, ledger, holder, follower.wake)
+                Traffic(models, registry, guard, overrides, splits, ledger, holder, clock, unison.wake)
             ),
             audit_routes(ledger),
-            webhook_routes(Signature(secret_in(settings.webhook_secret_file), clock), follower.wake),
+            error_routes(ledger),
+            feedback_routes(feedback, clock),
+            webhook_routes(signature, follower.wake, spread_delivery),
         ):
             framework.include_router(router)
         access = Access(
@@ -247,8 +351,10 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             require_infer_key=settings.require_infer_key,
             hosts=settings.allowed_hosts,
         )
+        intake = Intake(settings.max_inflight_mb << 20)
         backing = Backing(
             access,
+            intake,
             inference,
             catalogue,
             shelf,
@@ -268,8 +374,15 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             max_body_bytes=backing.max_body_bytes,
             timeout_seconds=backing.timeout_seconds,
         )
-        edge = Edge(access, endpoint, scoring, framework)
-        yield Server(crossing(edge, settings.cors_allowed), backing, readiness)
+        edge = Edge(access, intake, endpoint, scoring, framework)
+        yield Server(crossing(edge, settings.cors_allowed), backing, readiness, channel)
+
+
+def _own_socket(settings: ServingSettings) -> Path | None:
+    """Where one of several workers is asked; a server of one worker is asked over HTTP only."""
+    if settings.worker_folder is None:
+        return None
+    return settings.worker_folder / socket_name(settings.worker_slot, os.getpid())
 
 
 def _inference_log(settings: ServingSettings, metrics: Metrics, ledger: Ledger, clock: Clock) -> InferenceLog:
@@ -290,6 +403,20 @@ def _inference_log(settings: ServingSettings, metrics: Metrics, ledger: Ledger, 
         chance=chance,
         on_trouble=lambda model, reason: ledger.notify(log_dropping(model, reason)),
     )
+
+
+def _joiner(
+    settings: ServingSettings,
+    journal: FeedbackJournal,
+    engine: Engine,
+    models: Mapping[str, FollowedModel],
+    metrics: Metrics,
+    clock: Clock,
+) -> Joiner:
+    folder, kept = log_folder(settings.home), timedelta(days=settings.log_retention_days)
+    label_parts = LabelPartFolder(folder, f"{socket.gethostname()}-{os.getpid()}", clock, kept)
+    known = VersionFacts(engine, models, clock)
+    return Joiner(folder, journal, engine, label_parts, known.of, metrics, clock, kept)
 
 
 def _prepare_store(url: str) -> None:

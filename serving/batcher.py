@@ -6,20 +6,18 @@ thread, except for the executions themselves.
 """
 
 import asyncio
-import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from serving.breaker import Breaker, Run
 from serving.core.batch import Form, Tensors, form_of, join, part, rows_of
 from serving.core.clock import Clock
 from serving.core.datatypes import Array
 from serving.core.errors import DeadlineExceeded, Overloaded
 from serving.runners import Runners
-
-log = logging.getLogger(__name__)
 
 Predict = Callable[[Tensors], dict[str, Array]]
 # A second thread helps out when the first has kept somebody waiting for this long.
@@ -75,6 +73,7 @@ class Execution:
 
     requests: int
     rows: int
+    size_bytes: int
     queue_seconds: float
     seconds: float
     error: BaseException | None
@@ -92,6 +91,7 @@ class Batcher:
         runners: Runners,
         clock: Clock,
         limits: BatchLimits,
+        breaker: Breaker,
         *,
         is_joinable: bool,
         watch: Watcher = lambda _: None,
@@ -102,6 +102,8 @@ class Batcher:
         self._limits = limits
         self._is_joinable = is_joinable and limits.max_rows > 1
         self._watch = watch
+        self._breaker = breaker
+        breaker.on_open = self._let_go
         self._waiting: deque[Ticket] = deque()
         self._waiting_bytes = 0
         self._busy = 0
@@ -117,14 +119,16 @@ class Batcher:
         """The outputs to come. `deadline` is a moment of the monotonic clock.
 
         `done` is called once nothing of this request is computed any more, which may be long after the
-        caller gave up. Raises `Overloaded` where too much waits already; then `done` is never called.
+        caller gave up. Raises `Overloaded` where too much waits already and `VersionUnresponsive` where
+        nothing returns any more; then `done` is never called.
         """
+        now = self._clock.monotonic()
+        self._breaker.admit(now)
         size_bytes = sum(array.nbytes for array in inputs.values())
         self._check_room(size_bytes)
         rows = (rows_of(inputs) or 0) if self._is_joinable else 0
         form = form_of(inputs) if rows else ()
         answer = asyncio.get_running_loop().create_future()
-        now = self._clock.monotonic()
         timing = timing or Timing()
         self._waiting.append(Ticket(inputs, rows, form, size_bytes, deadline, now, answer, done, timing))
         self._waiting_bytes += size_bytes
@@ -137,17 +141,23 @@ class Batcher:
         if ticket is not None:
             self._waiting.remove(ticket)
             self._forget(ticket)
+        self._breaker.look(self._clock.monotonic())
+
+    def _let_go(self, refusal: Exception) -> None:
+        """Nothing returns any more: nobody need wait for it."""
+        while self._waiting:
+            ticket = self._waiting.popleft()
+            if not ticket.answer.done():
+                ticket.answer.set_exception(refusal)
+            self._forget(ticket)
 
     def _check_room(self, size_bytes: int) -> None:
         if len(self._waiting) >= self._limits.max_waiting:
-            raise Overloaded(
-                f"{len(self._waiting)} requests wait for this model already", retry_after_seconds=1.0
-            )
+            problem = f"{self.waiting} requests wait for this model already"
+            raise Overloaded(problem, retry_after_seconds=1.0)
         if self._waiting and self._waiting_bytes + size_bytes > self._limits.max_waiting_bytes:
-            waiting_mb = self._waiting_bytes >> 20
-            raise Overloaded(
-                f"{waiting_mb} MB of inputs wait for this model already", retry_after_seconds=1.0
-            )
+            problem = f"{self._waiting_bytes >> 20} MB of inputs wait for this model already"
+            raise Overloaded(problem, retry_after_seconds=1.0)
 
     def _dispatch(self, now: float) -> None:
         """Give waiting requests to threads that may take them."""
@@ -157,7 +167,8 @@ class Batcher:
             if not batch:
                 return
             self._busy += 1
-            self._runners.start(partial(self._execute, loop, batch))
+            run = self._breaker.begin(now, partial(_is_awaited, batch))
+            self._runners.start(partial(self._execute, loop, batch, run))
         if self._waiting and self._alarm is None and self._busy < self._runners.count:
             delay = max(0.0, self._waiting[0].came_at + _IMPATIENCE_SECONDS - now)
             self._alarm = loop.call_later(delay, self._on_alarm)
@@ -206,7 +217,7 @@ class Batcher:
         self._waiting_bytes -= ticket.size_bytes
         ticket.done()
 
-    def _execute(self, loop: asyncio.AbstractEventLoop, batch: Sequence[Ticket]) -> None:
+    def _execute(self, loop: asyncio.AbstractEventLoop, batch: Sequence[Ticket], run: Run) -> None:
         """On a runner's thread: compute, and hand the outcome back to the loop."""
         started = self._clock.monotonic()
         outcomes, error = self._outcomes(batch)
@@ -214,12 +225,13 @@ class Batcher:
         told = Execution(
             requests=len(batch),
             rows=sum(ticket.rows or 1 for ticket in batch),
+            size_bytes=sum(ticket.size_bytes for ticket in batch),
             queue_seconds=sum(started - ticket.came_at for ticket in batch),
             seconds=finished - started,
             error=error,
         )
         try:
-            loop.call_soon_threadsafe(self._deliver, batch, outcomes, told)
+            loop.call_soon_threadsafe(self._deliver, batch, run, outcomes, told)
         except RuntimeError:  # the loop has ended: nobody waits any more
             for ticket in batch:
                 ticket.done()
@@ -247,10 +259,12 @@ class Batcher:
     def _deliver(
         self,
         batch: Sequence[Ticket],
+        run: Run,
         outcomes: Sequence[Mapping[str, Array] | BaseException],
         told: Execution,
     ) -> None:
         self._busy -= 1
+        self._breaker.ended(run, self._clock.monotonic())
         self._watch(told)
         for ticket, outcome in zip(batch, outcomes, strict=True):
             if not ticket.answer.done():
@@ -263,10 +277,13 @@ class Batcher:
             self._dispatch(self._clock.monotonic())
 
 
+def _is_awaited(batch: Sequence[Ticket], now: float) -> bool:
+    return any(not ticket.answer.done() and now < ticket.deadline for ticket in batch)
+
+
 def _stamp(batch: Sequence[Ticket], begun_ns: int) -> None:
     done_ns, rows = time.perf_counter_ns(), sum(ticket.rows or 1 for ticket in batch)
-    for number, ticket in enumerate(batch):
-        timing = ticket.timing
+    for number, timing in enumerate(ticket.timing for ticket in batch):
         timing.begun_ns, timing.done_ns = begun_ns, done_ns
         timing.executed_rows, timing.leads = rows, number == 0
 

@@ -26,6 +26,7 @@ from serving.formats.independence import are_rows_independent
 from serving.formats.loader import LoadedModel, import_adapter, load
 from serving.formats.selftest import Verdict, probe_inputs, self_test
 from serving.pool import LoadedVersion, Loading, Provenance, VersionKey
+from serving.promptness import Watchdog
 from serving.store import digests
 from serving.store.artifacts import ArtifactCache, CachedArtifact
 from serving.store.record import ServedVersion
@@ -59,6 +60,7 @@ class Preparation:
         threads: int,
         require_validation: bool,
         batch_limits: BatchLimits = DEFAULT_LIMITS,
+        watchdog: Watchdog | None = None,
     ) -> None:
         self._registry = registry
         self._cache = cache
@@ -67,6 +69,7 @@ class Preparation:
         self._threads = threads
         self._require_validation = require_validation
         self._batch_limits = batch_limits
+        self._watchdog = watchdog
 
     def fetch(self, key: VersionKey) -> Fetched:
         """The version's files on this machine, verified.
@@ -149,6 +152,7 @@ class Preparation:
             ),
             batch_limits=self._batch_limits,
             clock=self._clock,
+            watchdog=self._watchdog,
         )
 
     def load_again(self, version: LoadedVersion) -> LoadedModel:

@@ -58,15 +58,19 @@ class Comparisons:
     async def flush(self) -> None:
         """Write what changed since the last time; what the store did not take is tried again."""
         changed = await asyncio.wrap_future(self._thread.submit(self._take))
+        is_saved = not changed
         try:
             if changed:
                 await self._ledger.call(lambda engine: stored.save(engine, changed))
+                is_saved = True
             await self._forget()
         except StoreUnavailable as error:
             log.debug("comparisons_wait reason=%s", error)
-            await asyncio.wrap_future(self._thread.submit(self._changed.update, changed))
         except Exception:  # one bad minute must not end the loop that writes all of them
             log.exception("comparisons_not_written")
+        finally:
+            if not is_saved:  # also where the loop was cancelled in between
+                self._thread.submit(self._changed.update, changed)
 
     async def close(self) -> None:
         """Write what is left."""

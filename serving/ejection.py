@@ -6,7 +6,7 @@ it. `serving.write_back` then deletes the alias and the traffic tag, with retrie
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from uuid import uuid4
 
 from serving.core.clock import Clock
@@ -39,7 +39,9 @@ class Ejections:
         metrics: Metrics,
         clock: Clock,
         wake: Callable[[], None],
+        spread: Callable[[], Awaitable[None]],
     ) -> None:
+        """`spread` returns once the server's other workers have seen what was laid here."""
         self._library = library
         self._visibility = visibility
         self._overrides = overrides
@@ -47,6 +49,7 @@ class Ejections:
         self._metrics = metrics
         self._clock = clock
         self._wake = wake
+        self._spread = spread
         self._tasks: set[asyncio.Task[None]] = set()
 
     def judge(self, model: FollowedModel, challenger: LoadedVersion, evidence: Evidence) -> None:
@@ -78,6 +81,7 @@ class Ejections:
             trial.is_ending = False
         self._library.sweep(model)
         self._wake()  # the registry is told on the follower's next turn: let that be now
+        await self._spread()
 
     async def _apply(self, model: FollowedModel, challenger: LoadedVersion, evidence: Evidence) -> None:
         split, ref = model.split_in_effect(), challenger.ref
@@ -91,7 +95,7 @@ class Ejections:
             reason=str(evidence),
             laid_at=self._clock.now(),
         )
-        await self._overrides.lay(override)
+        held = await self._overrides.lay(override)
         model.served.pop(Alias.CHALLENGER, None)
         model.split = None
         try:
@@ -99,6 +103,8 @@ class Ejections:
         except StoreUnavailable as error:  # the override is durable: a restart comes to the same answer
             log.error("ejection_not_recorded model=%s reason=%s", model.name, error)
             self._visibility.show(model)
+        if held.id != override.id:  # another worker of this server saw the same, and told of it
+            return
         self._metrics.ejections.labels(model.name).inc()
         log.warning("challenger_ejected version=%s reason=%s", ref, evidence)
         self._ledger.audit(

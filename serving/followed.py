@@ -7,7 +7,7 @@ never while something loads.
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -22,6 +22,8 @@ from serving.store.registry import RegisteredModel
 from serving.watch import AnswerWindow, Watch
 
 _MAX_CHAMPIONS = 10
+# What a common record had of a model, and what this process has now, to what it is to have.
+Merged = Callable[[ModelRecord, ModelRecord], ModelRecord]
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +157,9 @@ class FollowedModel:
 
     def crown(self, version: ServedVersion) -> None:
         """Note that `version` holds the champion alias now."""
-        kept = [earlier for earlier in self.champions if not _is_same(earlier, version)]
+        kept = [
+            earlier for earlier in self.champions if key_of(self.name, earlier) != key_of(self.name, version)
+        ]
         self.champions = [*kept, version][-_MAX_CHAMPIONS:]
 
     def succeed(
@@ -208,15 +212,25 @@ class FollowedModel:
 
 
 class Visibility:
-    """Makes a change of any model durable, then visible; in that order, one at a time."""
+    """Makes a change of any model durable, then visible; in that order, one at a time.
+
+    A record that other workers of this server write too is changed in one entry only.
+    """
 
     def __init__(
-        self, models: Mapping[str, FollowedModel], record: Record, routes: Routes, cache_folder: Path
+        self,
+        models: Mapping[str, FollowedModel],
+        record: Record,
+        routes: Routes,
+        cache_folder: Path,
+        *,
+        is_shared: bool = False,
     ) -> None:
         self._models = models
         self._record = record
         self._routes = routes
         self._cache_folder = cache_folder
+        self._is_shared = is_shared
         self._writing = asyncio.Lock()
         self._on_split: Callable[[FollowedModel, Split | None], None] = lambda model, before: None
 
@@ -226,14 +240,33 @@ class Visibility:
 
     async def publish(self, model: FollowedModel) -> None:
         """Call with the model's lock held. Raises `StoreUnavailable` when the disk refuses; nothing shows."""
+        await self._publish(model, lambda before, now: replace(now, by_hand=before.by_hand))
+
+    async def publish_by_hand(self, model: FollowedModel) -> None:
+        """The same after a change of what is loaded by number, which nothing else changes in the record."""
+        await self._publish(model, lambda _, now: now)
+
+    async def _publish(self, model: FollowedModel, merged: Merged) -> None:
         async with self._writing:
-            answering = [m for m in self._models.values() if m.served or m.by_hand]
-            records = {m.name: m.record(self._cache_folder) for m in answering}
             try:
-                await asyncio.to_thread(self._record.write, records)
+                await asyncio.to_thread(self._write(model, merged))
             except OSError as error:
                 raise StoreUnavailable(f"the local record could not be written: {error}") from error
         self.show(model)
+
+    def _write(self, model: FollowedModel, merged: Merged) -> Callable[[], None]:
+        """The write, with what is to be written fixed now, on the event loop's thread."""
+        if not self._is_shared:
+            answering = [m for m in self._models.values() if m.served or m.by_hand]
+            records = {m.name: m.record(self._cache_folder) for m in answering}
+            return lambda: self._record.write(records)
+        now = model.record(self._cache_folder)
+
+        def change(before: ModelRecord) -> ModelRecord | None:
+            after = merged(before, now)
+            return after if after.aliases or after.by_hand else None
+
+        return lambda: self._record.merge(model.name, change)
 
     def show(self, model: FollowedModel) -> None:
         """Publish what the record already holds."""
@@ -263,7 +296,3 @@ def key_of(model: str, served: ServedVersion) -> VersionKey:
 
 def find_served(version: str, records: Iterable[ServedVersion]) -> ServedVersion | None:
     return next((served for served in records if served.version == version), None)
-
-
-def _is_same(one: ServedVersion, other: ServedVersion) -> bool:
-    return (one.version, one.created_ms) == (other.version, other.created_ms)

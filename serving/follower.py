@@ -2,7 +2,7 @@
 
 Level-triggered: each turn compares the whole registry with what is served; a webhook only shortens
 the wait for the next turn. One change at a time per model, a newer wish supersedes an older, and a
-candidate that fails changes nothing for traffic.
+candidate that fails changes nothing for traffic. Long because a change is told here from wish to swap.
 """
 
 import asyncio
@@ -205,10 +205,13 @@ class Follower:
         with model.keeping(loaded):
             if alias == Alias.CHAMPION and model.champion is None and not model.champions:
                 await self._adopt_previous(model)
-            async with model.lock:
-                # The wish may have changed while this version loaded.
-                if self.wanted(model).get(alias) == key:
-                    await self._swap(model, alias, loaded)
+            await self.swap_in(model, alias, loaded)
+
+    async def swap_in(self, model: FollowedModel, alias: str, loaded: LoadedVersion) -> None:
+        """Let a version that its caller keeps in memory answer, if it is still the one wanted."""
+        async with model.lock:
+            if self.wanted(model).get(alias) == loaded.key and model.served.get(alias) is not loaded:
+                await self._swap(model, alias, loaded)
 
     async def _prepare(self, model: FollowedModel, alias: str, key: VersionKey) -> LoadedVersion | None:
         model.prepare(alias, key)

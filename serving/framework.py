@@ -1,5 +1,8 @@
 """The framework for everything but inference: documents itself, and answers errors in our one form."""
 
+import asyncio
+from collections.abc import Awaitable, Callable
+
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
@@ -7,11 +10,17 @@ from starlette.exceptions import HTTPException
 
 from serving.api.errors import failure_of
 from serving.protocol.documentation import DocumentedApi
+from serving.telemetry.exposition import Family, text
 from serving.telemetry.metrics import Metrics
 
+_PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
-def framework_with(metrics: Metrics) -> FastAPI:
-    """The application that the routes are added to; `/metrics` is there already."""
+
+def framework_with(metrics: Metrics, of_server: Callable[[], Awaitable[list[Family] | None]]) -> FastAPI:
+    """The application that the routes are added to; `/metrics` is there already.
+
+    `of_server` gives the numbers of all workers where there are several.
+    """
     framework = DocumentedApi(title="Signalbox serving", redoc_url=None)
 
     async def on_http(_: Request, error: Exception) -> Response:
@@ -36,6 +45,10 @@ def framework_with(metrics: Metrics) -> FastAPI:
 
     @framework.get("/metrics", include_in_schema=False)
     async def exposition() -> Response:
-        return Response(metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        if (families := await of_server()) is not None:
+            return Response(await asyncio.to_thread(text, families), media_type=_PROMETHEUS)
+        metrics.look()
+        own = await asyncio.to_thread(metrics.exposition)
+        return Response(own, media_type=_PROMETHEUS)
 
     return framework

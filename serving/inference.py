@@ -9,10 +9,11 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
+from serving.accounts import Accounts, Answer, Times
 from serving.batcher import Timing
 from serving.core.clock import Clock
 from serving.core.errors import DeadlineExceeded, InvalidRequest, ModelFailed, Overloaded
@@ -24,10 +25,10 @@ from serving.pool import LoadedVersion
 from serving.protocol.json_data import first_non_finite
 from serving.routes import Route, Routes
 from serving.scores import Scores
-from serving.shadow import Copy, Given, Shadow
+from serving.shadow import Given, Shadow
 from serving.telemetry.counters import Statistics
 from serving.telemetry.inference_log import InferenceLog, first_axis_is_batch
-from serving.telemetry.metrics import Metrics
+from serving.telemetry.recorder import Recorder
 
 log = logging.getLogger(__name__)
 
@@ -40,26 +41,6 @@ _FIRST_SHARE = 0.5
 _FAIR_SECONDS = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """Outputs, and who gave them. `alias` is the one the request was routed by, if any.
-
-    `timing` is of the execution that gave them; its `rows` are the batch size. `copies` are for other
-    versions, once the answer was sent.
-    """
-
-    outputs: dict[str, np.ndarray]
-    version: LoadedVersion
-    variant: Variant
-    alias: str | None
-    timing: Timing | None = None
-    copies: tuple[Copy, ...] = ()
-
-    @property
-    def rows(self) -> int:
-        return self.timing.rows if self.timing is not None else 1
-
-
 class Inference:
     """Confined to the event loop's thread; models run on threads of their own."""
 
@@ -68,17 +49,16 @@ class Inference:
         routes: Routes,
         scores: Scores,
         shadow: Shadow,
-        metrics: Metrics,
+        recorder: Recorder,
         inference_log: InferenceLog,
         statistics: Statistics,
         clock: Clock,
     ) -> None:
+        self._accounts = Accounts(recorder, inference_log, statistics, clock)
         self._routes = routes
         self._scores = scores
         self._shadow = shadow
-        self._metrics = metrics
-        self._log = inference_log
-        self._statistics = statistics
+        self._recorder = recorder
         self._clock = clock
 
     def route(self, model: str, address: str | None, key: str | None = None) -> Route:
@@ -104,7 +84,6 @@ class Inference:
         taken, inputs = route.taken(read)
         read_ns = time.perf_counter_ns() - arrived_ns
         is_batched = first_axis_is_batch(taken.version.model.inputs)
-        started = self._clock.monotonic()
         status = "failed"
         answered = Answer({}, taken.version, taken.variant, taken.alias)
         try:
@@ -122,33 +101,53 @@ class Inference:
         except DeadlineExceeded:
             status = "timeout"
             raise
-        except asyncio.CancelledError:
-            status = "cancelled"  # the caller hung up, which is nobody's failure
+        except Overloaded:  # the server's lack of room, which says nothing of the version
+            status = "overloaded"
+            raise
+        except asyncio.CancelledError:  # the caller hung up, which is nobody's failure
+            status = "cancelled"
             raise
         finally:
-            seconds = self._clock.monotonic() - started
-            self._metrics.answered(answered.version.ref, answered.variant, status, seconds)
-            self._account(answered, status, read_ns, time.perf_counter_ns() - arrived_ns)
-            if taken.variant is not Variant.PROBE:
-                self._log.record(
-                    answered.version.ref,
-                    request_id,
-                    answered.variant,
-                    status,
-                    seconds,
-                    inputs,
-                    answered.outputs,
-                    is_batched,
-                )
+            times = Times(arrived_ns, read_ns)
+            self._accounts.settle(answered, status, inputs, request_id, times, is_batched=is_batched)
+
+    def at_once(self, route: Route, read: Read, *, request_id: str, finite: Finite) -> Answer | None:
+        """The answer of a version so quick that nothing need be waited for, where all goes well.
+
+        None, with nothing accounted, where anything is out of the ordinary: `infer` then sees to it, from
+        the beginning. Raises `InvalidRequest` for inputs that no version of the route takes.
+        """
+        version = route.version
+        if not version.is_prompt:
+            return None
+        arrived_ns = time.perf_counter_ns()
+        try:
+            inputs = read(version.model)
+            timing = Timing(asked_ns=time.perf_counter_ns())
+            outputs = version.at_once(inputs, timing)
+        except InvalidRequest:
+            if route.is_divided:
+                return None
+            raise
+        except ModelFailed:
+            return None
+        specs = version.model
+        if outputs is None or output_problem(specs.outputs, outputs) or _culprit(outputs, finite):
+            return None
+        if is_batched := first_axis_is_batch(specs.inputs):
+            timing.rows = timing.executed_rows = len(next(iter(inputs.values())))
+        self._scores.count(route, failed=False)
+        answer = Answer(outputs, version, route.variant, route.alias, timing)
+        times = Times(arrived_ns, timing.asked_ns - arrived_ns)
+        self._accounts.settle(answer, "ok", inputs, request_id, times, is_batched=is_batched)
+        return self._with_copies(route, answer, inputs, read, request_id)
 
     def rendered(self, answer: Answer, began_ns: int) -> None:
         """Account the time since `began_ns` of the performance counter, spent on encoding the answer.
 
         Copies of the request begin now, when nobody waits for it any more.
         """
-        ns = time.perf_counter_ns() - began_ns
-        executed_rows = answer.timing.executed_rows if answer.timing is not None else answer.rows
-        self._statistics.of(answer.version.ref).count_rendered(executed_rows, ns)
+        self._accounts.rendered(answer, began_ns)
         if answer.copies:
             self._shadow.start(answer.copies)
 
@@ -162,23 +161,6 @@ class Inference:
         seconds = (timing.done_ns - timing.asked_ns) * 1e-9
         given = Given(answer.version, inputs, answer.outputs, seconds, read, request_id)
         return replace(answer, copies=self._shadow.sample(route.copies, given))
-
-    def _account(self, answer: Answer, status: str, read_ns: int, total_ns: int) -> None:
-        statistics = self._statistics.of(answer.version.ref)
-        timing = answer.timing
-        if status == "ok" and timing is not None:
-            statistics.count(
-                self._clock.monotonic(),
-                answer.rows,
-                input_ns=read_ns,
-                queue_ns=timing.begun_ns - timing.asked_ns,
-                infer_ns=timing.done_ns - timing.begun_ns,
-                total_ns=total_ns,
-            )
-            if timing.leads:
-                statistics.count_execution(timing.executed_rows, read_ns, timing.done_ns - timing.begun_ns)
-        elif status != "cancelled":
-            statistics.count_failed(total_ns)
 
     async def _answer(
         self,
@@ -195,7 +177,9 @@ class Inference:
         try:
             outputs = await self._run(route.version, inputs, share, timing)
         except ModelFailed as failure:
-            report_failure(failure, route.version, inputs, request_id)
+            cause = report_failure(failure, route.version, inputs, request_id, self._clock.now())
+            if cause is not None:
+                self._recorder.failed(cause, route.variant)
             return await self._stand_in(route, failure, read, deadline, request_id, is_fair=True)
         except DeadlineExceeded as late:
             log.warning("inference_late request_id=%s version=%s", request_id, route.version.ref)
@@ -270,7 +254,9 @@ class Inference:
         except (InvalidRequest, DeadlineExceeded):
             return None
         except ModelFailed as failure:
-            report_failure(failure, fallback, inputs, request_id)
+            cause = report_failure(failure, fallback, inputs, request_id, self._clock.now())
+            if cause is not None:
+                self._recorder.failed(cause, Variant.FALLBACK)
             return None
         return Answer(outputs, fallback, Variant.FALLBACK, route.alias, timing)
 
@@ -278,11 +264,13 @@ class Inference:
         self, version: LoadedVersion, inputs: Arrays, deadline: float, timing: Timing
     ) -> dict[str, np.ndarray]:
         timing.asked_ns = time.perf_counter_ns()
-        try:
-            async with asyncio.timeout(deadline - self._clock.monotonic()):
-                outputs = await version.run(inputs, deadline, timing)
-        except TimeoutError:
-            raise DeadlineExceeded(f"version {version.ref} did not answer before the deadline") from None
+        outputs = version.at_once(inputs, timing)
+        if outputs is None:
+            try:
+                async with asyncio.timeout(deadline - self._clock.monotonic()):
+                    outputs = await version.run(inputs, deadline, timing)
+            except TimeoutError:
+                raise DeadlineExceeded(f"version {version.ref} did not answer before the deadline") from None
         if (problem := output_problem(version.model.outputs, outputs)) is not None:
             raise ModelFailed(problem, model=version.ref.model, version=version.ref.version)
         return outputs

@@ -29,10 +29,12 @@ _MAX_WAITING_NOTICES = 1000
 class Ledger:
     """Audit, notices and any other store call of the serving process."""
 
-    def __init__(self, engine: Engine, trail: Trail, clock: Clock) -> None:
+    def __init__(self, engine: Engine, trail: Trail, clock: Clock, worker: int | None = None) -> None:
+        """`worker` marks the audit entries of one worker of several, each of which does what it audits."""
         self._engine = engine
         self._trail = trail
         self._clock = clock
+        self._origin: dict[str, Any] = {} if worker is None else {"worker": worker}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._waiting: deque[Notice] = deque(maxlen=_MAX_WAITING_NOTICES)
         self._on_critical: Callable[[Notice], None] = lambda _: None
@@ -44,7 +46,9 @@ class Ledger:
         """Record what happened; returns at once."""
         self._thread.submit(
             self._guarded,
-            lambda: self._trail.record(action, actor=actor, model=model, version=version, **details),
+            lambda: self._trail.record(
+                action, actor=actor, model=model, version=version, **details, **self._origin
+            ),
         )
 
     def tell(self, on_critical: Callable[[Notice], None]) -> None:

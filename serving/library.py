@@ -18,6 +18,7 @@ from serving.followed import FollowedModel, key_of
 from serving.formats.loader import LoadedModel
 from serving.ledger import Ledger
 from serving.memory import Memory
+from serving.notices import version_stuck
 from serving.pool import LoadedVersion, VersionKey
 from serving.store.artifacts import ArtifactCache
 from serving.store.record import ServedVersion
@@ -44,6 +45,7 @@ class Library:
         candidate_timeout_seconds: float,
         drain_seconds: float,
         concurrent_loads: int = 2,
+        on_loaded: Callable[[float], None] = lambda _: None,
     ) -> None:
         self._preparation = preparation
         self._cache = cache
@@ -53,6 +55,7 @@ class Library:
         self._candidate_timeout_seconds = candidate_timeout_seconds
         self._drain_seconds = drain_seconds
         self._slots = asyncio.Semaphore(concurrent_loads)
+        self._on_loaded = on_loaded
         self._loading: dict[VersionKey, asyncio.Task[LoadedVersion]] = {}
         self._waiting: dict[VersionKey, int] = {}
         self._retiring: set[asyncio.Task[None]] = set()
@@ -134,15 +137,22 @@ class Library:
         self, key: VersionKey, fetch: Callable[[], Fetched], *, is_audited: bool
     ) -> LoadedVersion:
         async with self._slots:
+            began = asyncio.get_running_loop().time()
             fetched = await self._in_time(fetch, _ignore)
             who = f"version {key.ref}"
             async with self._memory.room(fetched.estimate_bytes, who, may_overflow=True):
                 loaded = await self._in_time(lambda: self._preparation.load(fetched), _discard)
                 loaded.woken_by(self.wake)
+                loaded.on_circuit = self._note_circuit
                 self._memory.add(loaded)
+        self._on_loaded(asyncio.get_running_loop().time() - began)
         if is_audited:
             self._audit_load(loaded)
         return loaded
+
+    def _note_circuit(self, version: LoadedVersion) -> None:
+        if version.breaker.is_open:
+            self._ledger.notify(version_stuck(version.ref, version.breaker.stuck_threads))
 
     def _audit_load(self, loaded: LoadedVersion) -> None:
         self._ledger.audit(

@@ -41,7 +41,7 @@ class Memory:
         self._limits = limits
         self._clock = clock
         self._standing_of = standing_of
-        self._on_evicted: Callable[[LoadedVersion], None] = lambda _: None
+        self._on_evicted: Callable[[LoadedVersion, float], None] = lambda _version, _unused: None
         self._versions: dict[VersionKey, LoadedVersion] = {}
         self._promises: list[Promise] = []
         self._freeing: dict[asyncio.Task[None], int] = {}
@@ -53,8 +53,8 @@ class Memory:
     def limits(self) -> Limits:
         return self._limits
 
-    def tell(self, on_evicted: Callable[[LoadedVersion], None]) -> None:
-        """Have `on_evicted` called with every version that is sent to sleep."""
+    def tell(self, on_evicted: Callable[[LoadedVersion, float], None]) -> None:
+        """Have `on_evicted` called with every version that is sent to sleep, and how long it was unused."""
         self._on_evicted = on_evicted
 
     def get(self, key: VersionKey) -> LoadedVersion | None:
@@ -195,7 +195,7 @@ class Memory:
         self.evictions += 1
         log.info("evicted version=%s mb=%d", version.ref, megabytes(version.loading.cost_bytes))
         self._free(version.loading.cost_bytes, model.close)
-        self._on_evicted(version)
+        self._on_evicted(version, self._clock.monotonic() - version.last_used)
 
     def _free(self, size_bytes: int, close: Callable[[], object]) -> "asyncio.Task[None]":
         task = asyncio.create_task(_closed(close))

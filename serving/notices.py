@@ -98,3 +98,16 @@ def champion_failing(ref: VersionRef, evidence: str, remedy: str) -> Notice:
         facts={"evidence": evidence},
         dedup_key=f"champion_failing:{ref}",
     )
+
+
+def version_stuck(ref: VersionRef, threads: int) -> Notice:
+    return Notice(
+        kind="version_stuck",
+        severity=Severity.CRITICAL,
+        title=f"Version {ref.version} of {ref.model} does not answer: all its {threads} threads are stuck; "
+        "it is not asked until a trial succeeds",
+        model=ref.model,
+        version=ref.version,
+        facts={"threads": threads},
+        dedup_key=f"version_stuck:{ref}",
+    )

@@ -1,11 +1,13 @@
-"""The overrides in force, as this process sees them: its own from the local file, others' from the store.
+"""The overrides in force, as this process sees them: its server's from a local file, others' from the store.
 
-An override is on the local disk before `lay` returns, so it holds across a crash of anything.
+An override is on the local disk before `lay` returns, so it holds across a crash of anything. Workers of
+one server share the file: what one lays, the others see as soon as they look.
 """
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from serving.core.clock import Clock
@@ -14,7 +16,7 @@ from serving.core.model import Alias, VersionRef
 from serving.ledger import Ledger
 from serving.reconcile import has_ended
 from serving.store import overrides as stored
-from serving.store.overrides import Override, OverrideFile
+from serving.store.overrides import Ended, Kept, Override, OverrideFile
 from serving.store.registry import RegisteredModel
 
 log = logging.getLogger(__name__)
@@ -29,10 +31,14 @@ class Overrides:
         self._file = file
         self._ledger = ledger
         self._clock = clock
-        self._own: dict[str, Override] = {override.id: override for override in file.read()}
+        self._stamp = file.stamp()
+        self._own: dict[str, Override] = {}
         self._others: dict[str, Override] = {}
-        self._ending: dict[str, tuple[Override, str]] = {}
+        self._ending: dict[str, Ended] = {}
+        # An ended override never holds again, whatever a store that was asked earlier still says.
+        self._over: set[str] = set()
         self._writing = asyncio.Lock()
+        self._take(file.kept())
 
     def of(self, model: str) -> list[Override]:
         """The overrides of a model, the latest last, so that it wins."""
@@ -40,7 +46,7 @@ class Overrides:
         return sorted((o for o in both if o.model == model), key=lambda o: o.laid_at)
 
     def own(self, model: str) -> list[Override]:
-        """Those this process laid and nobody followed up: it is the one that tells the registry."""
+        """Those this server laid and nobody followed up: it is the one that tells the registry."""
         last = {override.role: override for override in self.of(model)}
         return [override for override in last.values() if override.id in self._own]
 
@@ -66,29 +72,42 @@ class Overrides:
         is_it = last is not None and (last.not_version, last.answer_with) == (left.version, version)
         return left.version if is_it and last is not None and last.laid_at > since else None
 
-    async def lay(self, override: Override) -> None:
+    async def look(self) -> bool:
+        """Learn what another worker of this server changed; whether anything was."""
+        if self._file.stamp() == self._stamp:
+            return False
+        async with self._writing:
+            before = (self._own, self._ending.keys())
+            stamp = self._file.stamp()
+            self._take(await asyncio.to_thread(self._file.kept))
+            self._stamp = stamp
+            return before != (self._own, self._ending.keys())
+
+    async def lay(self, override: Override) -> Override:
         """Make an override durable; the store gets its copy now, or later if it is slow or down.
 
+        Returns the one that holds now: where another worker laid the same just before, that one.
         Raises `StoreUnavailable`, and nothing is laid, when the local disk refuses it.
         """
-        async with self._writing:
-            try:
-                await asyncio.to_thread(self._file.write, list(self._with(override).values()))
-            except OSError as error:
-                raise StoreUnavailable(f"the override could not be written: {error}") from error
-            self._own = self._with(override)
+        try:
+            await self._change(lambda kept: _with(kept, override))
+        except OSError as error:
+            raise StoreUnavailable(f"the override could not be written: {error}") from error
+        held = next(o for o in self._own.values() if _same_role(o, override))
         try:
             async with asyncio.timeout(_STORE_WAIT_SECONDS):
-                await self._save(override)
+                await self._save(held)
         except (StoreUnavailable, TimeoutError) as error:
-            log.warning("override_kept_locally id=%s reason=%r", override.id, error)
+            log.warning("override_kept_locally id=%s reason=%r", held.id, error)
+        return held
 
     async def end(self, override: Override, why: str) -> None:
         """Stop an override here at once, and in the store as soon as it answers."""
+        self._own.pop(override.id, None)
         self._others.pop(override.id, None)
-        self._ending[override.id] = (override, why)
-        if self._own.pop(override.id, None) is not None:
-            await self._write_file()
+        self._over.add(override.id)
+        self._ending[override.id] = Ended(override, why)
+        await self._change(lambda kept: _without(kept, Ended(override, why)))
 
     async def refresh(self, registered: Mapping[str, RegisteredModel]) -> None:
         """End what the registry has caught up with, and exchange the rest with the store."""
@@ -111,12 +130,12 @@ class Overrides:
             log.debug("overrides_not_exchanged reason=%s", error)
 
     async def _exchange(self) -> None:
-        for override, why in list(self._ending.values()):
-            await self._ledger.call(lambda engine, o=override, w=why: stored.end(engine, o, w))  # type: ignore[misc]
-            del self._ending[override.id]
+        for ended in list(self._ending.values()):
+            await self._ledger.call(lambda engine, e=ended: stored.end(engine, e.override, e.why))  # type: ignore[misc]
+            await self._change(lambda kept, e=ended: _told(kept, e))  # type: ignore[misc]
         active = await self._ledger.call(stored.active)
         await self._bring(active)
-        self._others = {o.id: o for o in active if o.id not in self._own and o.id not in self._ending}
+        self._others = {o.id: o for o in active if o.id not in self._own and o.id not in self._over}
 
     async def _bring(self, active: Iterable[Override]) -> None:
         """Give the store what it lacks of ours; what it knows as ended or followed up ends here too.
@@ -127,19 +146,44 @@ class Overrides:
         lacking = [override for override in self._own.values() if override.id not in known]
         over = [override.id for override in lacking if not await self._save(override)]
         if over:
-            self._own = {o.id: o for o in self._own.values() if o.id not in over}
-            await self._write_file()
+            self._over.update(over)
+            await self._change(lambda kept: _dropping(kept, over))
 
     async def _save(self, override: Override) -> bool:
         return await self._ledger.call(lambda engine: stored.save(engine, override))
 
-    def _with(self, override: Override) -> dict[str, Override]:
-        kept = {o.id: o for o in self._own.values() if not _same_role(o, override)}
-        return kept | {override.id: override}
+    async def _change(self, change: Callable[[Kept], Kept]) -> None:
+        async with self._writing:  # in turn, so that an older state is never taken for the last
+            kept = await asyncio.to_thread(self._file.change, change)
+            self._take(kept)
 
-    async def _write_file(self) -> None:
-        async with self._writing:  # in turn, so that an older list never lands last
-            await asyncio.to_thread(self._file.write, list(self._own.values()))
+    def _take(self, kept: Kept) -> None:
+        self._own = {override.id: override for override in kept.overrides}
+        self._ending = {ended.override.id: ended for ended in kept.ended}
+        self._over.update(self._ending)
+        self._others = {o.id: o for o in self._others.values() if o.id not in self._over}
+
+
+def _with(kept: Kept, override: Override) -> Kept:
+    """The same way back, laid by another worker a moment ago, is not laid twice."""
+    same = [o for o in kept.overrides if _same_role(o, override)]
+    if any((o.not_version, o.answer_with) == (override.not_version, override.answer_with) for o in same):
+        return kept
+    others = tuple(o for o in kept.overrides if o not in same)
+    return replace(kept, overrides=(*others, override))
+
+
+def _without(kept: Kept, ended: Ended) -> Kept:
+    known = [e for e in kept.ended if e.override.id != ended.override.id]
+    return replace(_dropping(kept, [ended.override.id]), ended=(*known, ended))
+
+
+def _dropping(kept: Kept, ids: Sequence[str]) -> Kept:
+    return replace(kept, overrides=tuple(o for o in kept.overrides if o.id not in ids))
+
+
+def _told(kept: Kept, ended: Ended) -> Kept:
+    return replace(kept, ended=tuple(e for e in kept.ended if e.override.id != ended.override.id))
 
 
 def _same_role(one: Override, other: Override) -> bool:

@@ -2,7 +2,8 @@
 
 A version in service may sleep: its files stay, its memory goes, and the next request wakes it. Every
 request holds a use of its version until the model code has really returned, also when the caller gave
-up; a version sleeps or is closed only between uses, and outside the request path.
+up; a version sleeps or is closed only between uses, and outside the request path. Long because all of
+this turns on one lock and one count of uses.
 """
 
 import asyncio
@@ -13,16 +14,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import cast
 
 from serving.batcher import DEFAULT_LIMITS, Batcher, BatchLimits, Execution, Timing
+from serving.breaker import Breaker
 from serving.core.batch import Tensors
 from serving.core.clock import Clock, SystemClock
 from serving.core.datatypes import Array
-from serving.core.errors import DeadlineExceeded, ModelFailed, Overloaded
+from serving.core.errors import DeadlineExceeded, ModelFailed, Overloaded, VersionUnresponsive
 from serving.core.model import VersionRef
 from serving.formats.artifact import Artifact
-from serving.formats.loader import LoadedModel
+from serving.formats.loader import Interruptible, LoadedModel
 from serving.formats.selftest import SelfTest
+from serving.promptness import Promptness, Watchdog
 from serving.runners import Runners
 from serving.store.registry import ModelVersion
 
@@ -80,6 +84,7 @@ class LoadedVersion:
         loading: Loading = Loading(),
         batch_limits: BatchLimits = DEFAULT_LIMITS,
         clock: Clock | None = None,
+        watchdog: Watchdog | None = None,
     ) -> None:
         self.provenance = provenance
         self.artifact = artifact
@@ -90,13 +95,20 @@ class LoadedVersion:
         self.joined_rows = batch_limits.max_rows if loading.is_joinable else 1
         self._clock = clock or SystemClock()
         self._runners = Runners(workers, f"infer-{provenance.key.ref}")
+        self.breaker = Breaker(provenance.key.ref, self._runners, self._clock, lambda: self.on_circuit(self))
         self._batcher = Batcher(
             lambda inputs: self.model.predict(inputs),
             self._runners,
             self._clock,
             batch_limits,
+            self.breaker,
             is_joinable=loading.is_joinable,
-            watch=lambda execution: self.on_execution(execution),
+            watch=self._note,
+        )
+        self._promptness = (
+            Promptness(watchdog, self._clock)
+            if watchdog is not None and isinstance(model, Interruptible)
+            else None
         )
         self._guard = threading.Lock()
         self._uses = 0
@@ -109,6 +121,7 @@ class LoadedVersion:
         self._wake: Callable[[LoadedVersion], Awaitable[None]] | None = None
         self.on_execution: Callable[[Execution], None] = lambda _: None
         self.on_idle: Callable[[], None] = lambda: None
+        self.on_circuit: Callable[[LoadedVersion], None] = lambda _: None
         self.awake_since = self.last_used = self._clock.monotonic()
         self.requests = 0
 
@@ -160,6 +173,32 @@ class LoadedVersion:
                 self._waking.add_done_callback(self._forget_waking)
             await asyncio.shield(self._waking)
 
+    @property
+    def is_prompt(self) -> bool:
+        """Whether `at_once` may be worth a try."""
+        promptness = self._promptness
+        return promptness is not None and promptness.is_proven and self._gate is None and self._is_awake
+
+    def at_once(self, inputs: Tensors, timing: Timing) -> dict[str, Array] | None:
+        """The outputs of a model so quick that no thread is worth it; None where it is for `run` to answer.
+
+        Raises `ModelFailed` as `run` does.
+        """
+        promptness = self._promptness
+        if promptness is None or self._gate is not None or not promptness.allows(inputs):
+            return None
+        self._enter()
+        try:
+            if not self._is_awake or self._is_closed:
+                return None
+            outputs = promptness.run(cast(Interruptible, self.model), inputs, timing)
+            self.requests += outputs is not None
+            return outputs
+        except Exception as error:  # the edge to foreign code, as below
+            raise self._failed(f"{type(error).__name__}: {error}") from error
+        finally:
+            self._release()
+
     async def run(
         self, inputs: Tensors, deadline: float | None = None, timing: Timing | None = None
     ) -> dict[str, Array]:
@@ -169,6 +208,7 @@ class LoadedVersion:
             ModelFailed: anything the model raises, or what kept it from being loaded again.
             DeadlineExceeded: the time ran out before an execution began.
             Overloaded: too many requests wait for this model.
+            VersionUnresponsive: it was not asked, because nothing it was asked lately returned.
         """
         while self._gate is not None:
             await self._gate.wait()
@@ -185,7 +225,7 @@ class LoadedVersion:
             raise
         try:
             return await answer
-        except DeadlineExceeded:
+        except (DeadlineExceeded, VersionUnresponsive):
             raise
         except asyncio.CancelledError:
             self._batcher.forget(answer)
@@ -260,6 +300,11 @@ class LoadedVersion:
         self._waking = None
         if not waking.cancelled():
             waking.exception()  # whoever waited has it; nobody may have
+
+    def _note(self, execution: Execution) -> None:
+        if self._promptness is not None and execution.error is None:
+            self._promptness.note(execution.size_bytes, execution.seconds)
+        self.on_execution(execution)
 
     def _failed(self, problem: str) -> ModelFailed:
         return ModelFailed(problem, model=self.ref.model, version=self.ref.version)

@@ -1,6 +1,6 @@
 """Whether this server should get traffic, and if not, what it waits for."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from serving.core.model import Alias
 from serving.followed import FollowedModel
@@ -13,9 +13,16 @@ class Readiness:
     Once ready, a background load or an outage of the registry never takes it back.
     """
 
-    def __init__(self, models: Mapping[str, FollowedModel], follower: Follower) -> None:
+    def __init__(
+        self,
+        models: Mapping[str, FollowedModel],
+        follower: Follower,
+        others: Callable[[], list[str]] = list,
+    ) -> None:
+        """`others` says what other workers of this server wait for: it is ready when all of them are."""
         self._models = models
         self._follower = follower
+        self._others = others
         self._was_ready = False
         self.is_draining = False
 
@@ -25,9 +32,13 @@ class Readiness:
             return ["the server is shutting down"]
         if self._was_ready:
             return []
-        missing = self._missing()
+        missing = self.own_wait() or self._others()
         self._was_ready = not missing
         return missing
+
+    def own_wait(self) -> list[str]:
+        """What this process alone waits for."""
+        return ["the server is shutting down"] if self.is_draining else self._missing()
 
     def _missing(self) -> list[str]:
         if self._follower.registry_read_at is None:

@@ -6,8 +6,8 @@ Order: the override is durable before traffic moves; traffic moves before the re
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import uuid4
 
@@ -64,8 +64,10 @@ class Rollbacks:
         metrics: Metrics,
         clock: Clock,
         wake: Callable[[], None],
+        spread: Callable[[], Awaitable[None]],
         book: RollbackBook,
     ) -> None:
+        """`spread` returns once the server's other workers have seen what was laid here."""
         self._settings = settings
         self._models = models
         self._library = library
@@ -75,6 +77,7 @@ class Rollbacks:
         self._metrics = metrics
         self._clock = clock
         self._wake = wake
+        self._spread = spread
         self._tasks: set[asyncio.Task[None]] = set()
         self._book = book
 
@@ -105,10 +108,11 @@ class Rollbacks:
                 if failing not in (None, champion.key):
                     raise ChangeRefused(f"version {champion.ref.version} of '{model}' is champion by now")
                 rollback = _taken(model, way, champion, target, self._clock.now())
-                await self._apply(followed, rollback, target, is_watched=failing is not None)
+                rollback = await self._apply(followed, rollback, target, is_watched=failing is not None)
         await self._book.note(rollback)
         self._library.sweep(followed)
         self._wake()  # the registry is told on the follower's next turn: let that be now
+        await self._spread()
         return rollback
 
     def judge(self, followed: FollowedModel, evidence: Evidence) -> None:
@@ -188,8 +192,11 @@ class Rollbacks:
 
     async def _apply(
         self, followed: FollowedModel, rollback: RollbackRecord, target: LoadedVersion, *, is_watched: bool
-    ) -> None:
-        await self._override(followed, rollback, is_watched=is_watched)
+    ) -> RollbackRecord:
+        held = await self._override(followed, rollback, is_watched=is_watched)
+        is_first = held is None or held.id == rollback.id
+        if held is not None:
+            rollback = replace(rollback, id=held.id)
         failed = followed.champion
         followed.served[Alias.CHAMPION] = target
         if failed is not None:
@@ -202,11 +209,18 @@ class Rollbacks:
         except StoreUnavailable as error:  # the override is durable: a restart comes to the same answer
             log.error("rollback_not_recorded model=%s reason=%s", followed.name, error)
             self._visibility.show(followed)
-        self._metrics.rollbacks.labels(rollback.model, rollback.strategy).inc()
-        self._tell(rollback)
+        if is_first:
+            self._metrics.rollbacks.labels(rollback.model, rollback.strategy).inc()
+            self._tell(rollback)
+        return rollback
 
-    async def _override(self, followed: FollowedModel, rollback: RollbackRecord, *, is_watched: bool) -> None:
-        """Make the way back durable. Going to what the registry names needs no override, and ends one."""
+    async def _override(
+        self, followed: FollowedModel, rollback: RollbackRecord, *, is_watched: bool
+    ) -> Override | None:
+        """Make the way back durable. Going to what the registry names needs no override, and ends one.
+
+        The override that holds now, which another worker may have laid for the same reason just before.
+        """
         in_force = self._overrides.laid_for(rollback.model, Alias.CHAMPION)
         named = in_force.not_version if in_force is not None else rollback.from_version
         if followed.registered is not None:
@@ -214,7 +228,7 @@ class Rollbacks:
         if rollback.to_version == named:
             if in_force is not None:
                 await self._overrides.end(in_force, f"{rollback.actor} went back to {named}")
-            return
+            return None
         override = Override(
             id=rollback.id,
             model=rollback.model,
@@ -226,7 +240,7 @@ class Rollbacks:
             reason=rollback.reason,
             laid_at=rollback.created_at,
         )
-        await self._overrides.lay(override)
+        return await self._overrides.lay(override)
 
     def _tell(self, rollback: RollbackRecord) -> None:
         ref = self._models[rollback.model].key_of(rollback.from_version).ref

@@ -11,7 +11,7 @@ from serving.core.model import Alias, Variant
 from serving.followed import FollowedModel
 from serving.pool import LoadedVersion
 from serving.routes import Route
-from serving.telemetry.metrics import Metrics
+from serving.telemetry.recorder import Recorder
 from serving.watch import Evidence
 
 
@@ -23,19 +23,19 @@ class Scores:
         models: Mapping[str, FollowedModel],
         on_failing_champion: Callable[[FollowedModel, Evidence], None],
         on_failing_challenger: Callable[[FollowedModel, LoadedVersion, Evidence], None],
-        metrics: Metrics,
+        recorder: Recorder,
         clock: Clock,
     ) -> None:
         self._models = models
         self._on_failing_champion = on_failing_champion
         self._on_failing_challenger = on_failing_challenger
-        self._metrics = metrics
+        self._recorder = recorder
         self._clock = clock
 
     def count(self, route: Route, *, failed: bool) -> None:
         """Note an answer; as evidence only while the version still is what it was routed to as."""
         if route.variant is not Variant.PROBE:
-            self._metrics.judged(route.version.ref, failed=failed)
+            self._recorder.judged(route.version.ref, route.variant, failed=failed)
         model = self._models.get(route.version.ref.model)
         if model is None:
             return

@@ -148,6 +148,12 @@ class Shadow:
         self._metrics.shadow_dropped.labels(copy.target.version.ref.model, why).inc()
 
     async def _run(self, copy: Copy) -> None:
+        try:
+            await self._copy(copy)
+        except Exception:  # a task edge: whatever becomes of a copy harms no request
+            log.exception("copy_failed version=%s", copy.target.version.ref)
+
+    async def _copy(self, copy: Copy) -> None:
         timing, outputs, problem = Timing(), None, ""
         try:
             outputs = await self._answer(copy, timing)
@@ -156,9 +162,6 @@ class Shadow:
             return
         except (SignalboxError, TimeoutError) as error:
             problem = str(error) or f"no answer within {_COPY_SECONDS:g} s"
-        except Exception as error:  # a task edge: whatever a version does with a copy harms no request
-            log.exception("copy_failed version=%s", copy.target.version.ref)
-            problem = repr(error)
         seconds = (timing.done_ns - timing.asked_ns) * _SECONDS_PER_NS
         pair = _pair(copy.target, copy.given.version)
         await self._comparing.add(Copied(pair, copy.given, outputs, seconds, problem, self._clock.now()))

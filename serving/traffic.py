@@ -9,20 +9,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
-from serving.core.errors import ChangeRefused, NotServed, RegistryUnavailable
+from serving.core.clock import Clock
+from serving.core.errors import ChangeRefused, NotServed, RegistryUnavailable, StoreUnavailable
 from serving.core.model import Alias, Tag
 from serving.core.traffic import Split, read_tag, write_tag
 from serving.followed import FollowedModel
 from serving.ledger import Ledger
 from serving.overrides import Overrides
 from serving.splits import Splits
-from serving.store import rollouts
+from serving.store import rollouts, workers
 from serving.store.guard import Guard, Move, TrafficWish, Verdict
 from serving.store.registry import RegisteredModel, Registry
+from serving.store.workers import WorkerModel
 
 log = logging.getLogger(__name__)
 
 _APPLY_SECONDS = 5.0
+_LOOK_SECONDS = 0.1
 # A serving process holds the lease for single writes only.
 _OURS = "serving:"
 _LEASE_WAITS_SECONDS = (0.1, 0.3, 1.0)
@@ -51,8 +54,10 @@ class Traffic:
         splits: Splits,
         ledger: Ledger,
         holder: str,
+        clock: Clock,
         wake: Callable[[], None],
     ) -> None:
+        """`wake` has every worker of this server look at the registry."""
         self._models = models
         self._registry = registry
         self._guard = guard
@@ -60,6 +65,7 @@ class Traffic:
         self._splits = splits
         self._ledger = ledger
         self._holder = holder
+        self._clock = clock
         self._wake = wake
 
     def state(self, model: str) -> State:
@@ -69,7 +75,7 @@ class Traffic:
     async def change(
         self, model: str, percent: int, challenger: str | None, actor: str
     ) -> tuple[State, bool]:
-        """Ask for a split; the state after it, and whether requests meet it already.
+        """Ask for a split; the state after it, and whether requests meet it already, at every worker.
 
         Raises:
             NotServed: the model is not followed, or gone from the registry.
@@ -82,10 +88,26 @@ class Traffic:
         self._refuse_ejected(followed)
         split = await self._written(model, percent, challenger, actor)
         self._wake()
+        until = self._clock.monotonic() + _APPLY_SECONDS
         is_met = await self._splits.changes(lambda: followed.shown_split == split, _APPLY_SECONDS)
-        if is_met:
+        if is_met and await self._is_met_everywhere(model, split, until):
             return _state(followed), True
         return replace(_state(followed), challenger=split.challenger, percent=percent), False
+
+    async def _is_met_everywhere(self, model: str, split: Split, until: float) -> bool:
+        """Whether every live worker that has the model reports the split by then."""
+        try:
+            while True:
+                beats = await self._ledger.call(lambda engine: workers.live(engine, self._clock.now()))
+                reports = [beat.models[model] for beat in beats if model in beat.models]
+                if all(_reports(report, split) for report in reports):
+                    return True
+                if self._clock.monotonic() >= until:
+                    return False
+                await asyncio.sleep(_LOOK_SECONDS)
+        except StoreUnavailable as error:
+            log.warning("split_not_verified model=%s reason=%s", model, error)
+            return False
 
     def _followed(self, model: str) -> FollowedModel:
         followed = self._models.get(model)
@@ -155,6 +177,11 @@ def _check(move: Move, model: str) -> None:
     if move.verdict in (Verdict.SUPERSEDED, Verdict.LEASE_LOST):
         raise ChangeRefused(f"the traffic of '{model}' was changed by somebody else meanwhile: {move.reason}")
     raise RegistryUnavailable(f"the traffic tag of '{model}' was not written: {move.reason}")
+
+
+def _reports(model: WorkerModel, split: Split) -> bool:
+    reported = (model.challenger, model.percent, model.rollout)
+    return reported == (split.challenger, split.percent, split.rollout)
 
 
 def _state(model: FollowedModel) -> State:

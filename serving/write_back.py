@@ -1,5 +1,7 @@
 """What serving tells the registry and the store about aliases it did not move there itself.
 
+Of several workers the leading one writes to the registry; the others only keep their own books.
+
 After a rollback: `champion`, by a guarded write. After an ejection: no traffic tag, no `challenger`. After
 every change: `previous`. A move made by hand: one out-of-band record. Level-triggered: looked at after
 each turn, repeated until done.
@@ -7,6 +9,7 @@ each turn, repeated until done.
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from enum import StrEnum
 
@@ -49,6 +52,7 @@ class WriteBack:
         ledger: Ledger,
         holder: str,
         clock: Clock,
+        leads: Callable[[], bool],
     ) -> None:
         self._guard = guard
         self._overrides = overrides
@@ -57,6 +61,7 @@ class WriteBack:
         self._ledger = ledger
         self._holder = holder
         self._clock = clock
+        self._leads = leads
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._not_before: dict[tuple[str, _Step], float] = {}
         self._failures: dict[tuple[str, _Step], int] = {}
@@ -135,7 +140,7 @@ class WriteBack:
     def _override_wishes(self, model: FollowedModel) -> list[Wish | TrafficWish]:
         """What the registry does not know yet of overrides laid here."""
         registered = model.registered
-        if registered is None:
+        if registered is None or not self._leads():
             return []
         return [wish for o in self._overrides.own(model.name) for wish in follow_up(o, registered)]
 
@@ -143,7 +148,7 @@ class WriteBack:
         """The registry's copy of `previous` where it differs from our record and the champion is settled."""
         champion = model.champion
         aliases = model.registered.aliases if model.registered else {}
-        if champion is None or aliases.get(Alias.CHAMPION) != champion.ref.version:
+        if not self._leads() or champion is None or aliases.get(Alias.CHAMPION) != champion.ref.version:
             return None
         named = aliases.get(Alias.PREVIOUS)
         record = model.previous_record

@@ -11,8 +11,10 @@ from typing import Any, cast
 import httpx
 import numpy as np
 
+from serving.accounts import Answer
 from serving.api.access import Access
 from serving.api.edge import App, Edge
+from serving.api.intake import Intake
 from serving.api.keyring import KeyMirror, Keyring
 from serving.api.rate import RateLimits
 from serving.core.clock import SystemClock
@@ -21,7 +23,7 @@ from serving.core.errors import InvalidRequest
 from serving.core.health import Status
 from serving.followed import FollowedModel
 from serving.formats.loader import LoadedModel
-from serving.inference import Answer, Inference
+from serving.inference import Inference
 from serving.pool import LoadedVersion
 from serving.protocol.infer import InferEndpoint
 from serving.protocol.scoring import ScoringEndpoint
@@ -30,6 +32,7 @@ from serving.scores import Scores
 from serving.shadow import Copied, CopyLimits, Shadow
 from serving.telemetry.counters import Statistics
 from serving.telemetry.metrics import Metrics
+from serving.telemetry.recorder import Recorder
 from serving.watch import Evidence
 from tests.logged import inference_log, part_folder
 
@@ -108,11 +111,12 @@ def open_desk(tmp_path: Path) -> Desk:
     ejected: list[tuple[str, Evidence]] = []
     compared = Compared()
     clock = SystemClock()
+    recorder = Recorder(metrics, clock, worker="w1")
     scores = Scores(
         {"digits": model},
         lambda _, evidence: failing.append(evidence),
         lambda _, challenger, evidence: ejected.append((challenger.ref.version, evidence)),
-        metrics,
+        recorder,
         clock,
     )
     shadow = Shadow(compared, metrics, clock, CopyLimits(ratio=1.0, in_flight=2), Random(7))
@@ -120,7 +124,7 @@ def open_desk(tmp_path: Path) -> Desk:
         routes,
         scores,
         shadow,
-        metrics,
+        recorder,
         inference_log(part_folder(tmp_path), metrics),
         Statistics(clock),
         clock,
@@ -163,5 +167,5 @@ def client(
         max_body_bytes=max_body_bytes,
         timeout_seconds=timeout_seconds,
     )
-    transport = httpx.ASGITransport(cast(Any, Edge(access, endpoint, scoring, behind)))
+    transport = httpx.ASGITransport(cast(Any, Edge(access, Intake(1 << 30), endpoint, scoring, behind)))
     return httpx.AsyncClient(transport=transport, base_url="http://localhost:8080")

@@ -11,7 +11,11 @@ def prepare_home(home: Path, template: Path) -> Path:
     """A home with an admin key and an empty store, copied because migrating takes longer than a test."""
     home.mkdir(parents=True, exist_ok=True)
     shutil.copy(template, home / "signalbox.db")
+    write_admin_key(home)
+    return home
+
+
+def write_admin_key(home: Path) -> None:
     key = os.open(home / "admin.key", os.O_CREAT | os.O_WRONLY, 0o600)
     os.write(key, KEY.encode())
     os.close(key)
-    return home

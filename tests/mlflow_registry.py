@@ -81,6 +81,13 @@ class RegisteredModel:
         """The model with its versions and aliases, in one call."""
         self.registry.call("DELETE", "registered-models/delete", {"name": self.name})
 
+    def delete_version(self, version: str) -> None:
+        """One version, and with it the aliases that name it."""
+        self.registry.call("DELETE", "model-versions/delete", {"name": self.name, "version": version})
+
+    def rename(self, name: str) -> None:
+        self.registry.post("registered-models/rename", {"name": self.name, "new_name": name})
+
     def files(self, version: str) -> Path:
         """Where the artifact store keeps the version's files."""
         query = f"model-versions/get-download-uri?name={self.name}&version={version}"

@@ -146,6 +146,20 @@ def torch_raises_on_negative(folder: Path) -> Path:
     return save_torch_script(folder, source)
 
 
+def torch_slow(folder: Path, steps: int = 40_000) -> Path:
+    """`OUTPUT__0 = x`, after `steps` of about 1.5 µs each."""
+    lines = ("y = x", f"for _ in range({steps}):", "    y = y + 0.0", "return y")
+    source = "def forward(self, x: Tensor) -> Tensor:\n" + "\n".join(f"    {line}" for line in lines)
+    return save_torch_script(folder, source)
+
+
+def torch_hangs_on_negative(folder: Path, constant: float = 1.0) -> Path:
+    """`OUTPUT__0 = x + constant`, but with any negative element it never returns; zeros pass."""
+    lines = ("y = x", "while bool((y < 0).any()):", "    y = y + 0.0", f"return y + {constant}")
+    source = "def forward(self, x: Tensor) -> Tensor:\n" + "\n".join(f"    {line}" for line in lines)
+    return save_torch_script(folder, source)
+
+
 def torch_nan(folder: Path) -> Path:
     return save_torch_script(folder, "def forward(self, x: Tensor) -> Tensor:\n    return (x - 1).sqrt()")
 

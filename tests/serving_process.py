@@ -82,6 +82,11 @@ class ServingProcess:
         return self._process is not None and self._process.poll() is None
 
     @property
+    def key(self) -> str:
+        """The admin key."""
+        return self._key_file.read_text()
+
+    @property
     def store_url(self) -> str:
         return str(self.settings.get("store_url") or f"sqlite:///{self.home / 'signalbox.db'}")
 
@@ -144,7 +149,7 @@ class ServingProcess:
 
     def call(self, method: str, path: str, **options: Any) -> httpx.Response:
         """A request with the admin key."""
-        headers = {"X-API-Key": self._key_file.read_text()} | options.pop("headers", {})
+        headers = {"X-API-Key": self.key} | options.pop("headers", {})
         return httpx.request(
             method, self.url + path, headers=headers, trust_env=False, timeout=30.0, **options
         )
@@ -218,6 +223,9 @@ class ServingProcess:
 
     def is_listening(self) -> bool:
         return self._health("live") == httpx.codes.OK
+
+    def is_ready(self, model: str) -> bool:
+        return self.call("GET", f"/v2/models/{model}/ready").status_code == httpx.codes.OK
 
     def _health(self, of: str) -> int:
         try:

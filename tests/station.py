@@ -55,6 +55,14 @@ class Station:
 
         await eventually(met, f"{model} is answered by {version}")
 
+    async def serves_at_all(self, model: str) -> None:
+        """Wait until the model is ready, whatever it takes."""
+
+        async def met() -> bool:
+            return (await self.http.get(f"/v2/models/{model}/ready")).status_code == 200
+
+        await eventually(met, f"{model} is served")
+
     async def roll_back(self, **wish: object) -> httpx.Response:
         return await self.http.post("/api/v2/rollback", json={"model": "m", **wish}, headers=ADMIN)
 

@@ -32,6 +32,8 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "onnxruntime": ("serving.formats.onnx_runtime",),
     "pandas": ("flows",),
     "prefect": ("flows",),
+    "prometheus_client": ("serving.telemetry",),
+    "pynvml": ("serving.telemetry.machine",),
     "supervisor": ("flows.cli",),
     "torch": ("serving.formats",),
     "tritonclient": ("flows.cli",),

@@ -12,13 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.batcher import DEFAULT_LIMITS, Batcher, BatchLimits, Execution
+from serving.breaker import Breaker
 from serving.core.batch import Tensors
 from serving.core.clock import ManualClock, SystemClock
 from serving.core.datatypes import Array
 from serving.core.errors import DeadlineExceeded, Overloaded
+from serving.core.model import VersionRef
 from serving.runners import Runners
 from tests.story import eventually, story
 
+REF = VersionRef("digits", "1")
 LATER = 1e9
 Asked: TypeAlias = "asyncio.Future[dict[str, Array]]"
 
@@ -56,8 +59,15 @@ class Desk:
         self.told: list[Execution] = []
         self.clock = ManualClock()
         self.runners = Runners(threads, "test")
+        self.breaker = Breaker(REF, self.runners, self.clock)
         self.batcher = Batcher(
-            model, self.runners, self.clock, limits, is_joinable=joinable, watch=self.told.append
+            model,
+            self.runners,
+            self.clock,
+            limits,
+            self.breaker,
+            is_joinable=joinable,
+            watch=self.told.append,
         )
 
     def ask(
@@ -144,6 +154,7 @@ async def test_rows_are_answered_alone_when_the_model_gives_others_than_went_in(
         desk.runners,
         desk.clock,
         BatchLimits(),
+        Breaker(REF, desk.runners, desk.clock),
         is_joinable=True,
     )
     asked = [shrink.submit({"x": np.array([[v]], np.float32)}, LATER, lambda: None) for v in (1.0, 2.0, 3.0)]
@@ -229,7 +240,9 @@ async def test_thread_survives_when_the_model_raises_what_is_no_exception() -> N
     def leave(_: Tensors) -> dict[str, Array]:
         raise Leaves("now")
 
-    batcher = Batcher(leave, Runners(1, "test"), SystemClock(), BatchLimits(), is_joinable=False)
+    runners, clock = Runners(1, "test"), SystemClock()
+    breaker = Breaker(REF, runners, clock)
+    batcher = Batcher(leave, runners, clock, BatchLimits(), breaker, is_joinable=False)
     for _ in range(2):
         with pytest.raises(RuntimeError, match="Leaves: now"):
             await batcher.submit({"x": np.zeros(1)}, LATER, lambda: None)

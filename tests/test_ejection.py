@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from serving.core.clock import SystemClock
+from serving.ejection import ACTOR
 from serving.store import changes, overrides
 from serving.store.changes import Outcome
 from serving.store.leases import Leases
+from serving.store.overrides import Override, OverrideFile
 from tests.mlflow_double import Fault, MlflowDouble
 from tests.models import onnx_adder, onnx_raises_on_negative
 from tests.station import ADMIN, Station, station
@@ -125,6 +127,27 @@ async def test_ejection_holds_over_polls_and_a_restart_while_the_registry_cannot
         await server.names(None, "challenger")
         assert TAG not in double.models["m"].tags
         await eventually(lambda: laid(home) == [], "the override ends")
+
+
+@story
+async def test_ejection_holds_when_the_server_died_between_the_override_and_the_swap(
+    home: Path, double: MlflowDouble
+) -> None:
+    """The record still has the challenger and its split; the override is laid over both."""
+    async with station(home, double) as server:
+        await divided(server)
+    assert (
+        json.loads((home / "serving" / "served.json").read_text())["models"]["m"]["split"]["percent"] == 100
+    )
+    ejected = Override("o", "m", "challenger", "2", None, ACTOR, "it fails", SystemClock().now())
+    OverrideFile(home / "serving" / "overrides.json").write([ejected])
+    double.fault = Fault(500)
+    async with station(home, double) as server:
+        assert await answers(server, "1")
+        assert (await server.info())["traffic"]["served"] is None
+        double.fault = None
+        await server.names(None, "challenger")
+        assert TAG not in double.models["m"].tags
 
 
 @story

@@ -6,19 +6,20 @@ from typing import Any, cast
 
 import pytest
 
-from serving.__main__ import _start_rpc
 from serving.core.errors import SignalboxError
+from serving.process import start_rpc
 from serving.settings import ServingSettings
+from serving.tls import TlsFiles
 from tests.story import story
 
 
 class TakenPort:
     """A gRPC server that finds its port in use."""
 
-    def __init__(self, backing: object) -> None:
-        self.backing = backing
+    def __init__(self, backing: object, *, max_calls: int, is_shared: bool) -> None:
+        self.backing, self.max_calls = backing, max_calls
 
-    async def start(self, host: str, port: int) -> int:
+    async def start(self, host: str, port: int, tls: TlsFiles | None) -> int:
         raise SignalboxError(f"port {port} is taken")
 
 
@@ -30,7 +31,7 @@ SERVER: Any = SimpleNamespace(backing=None)
 async def test_start_is_refused_when_the_taken_port_was_chosen(tmp_path: Path) -> None:
     """What was asked for must hold."""
     with pytest.raises(SignalboxError, match="port 9999 is taken"):
-        await _start_rpc(ServingSettings(home=tmp_path, grpc_port=9999), SERVER, RPC)
+        await start_rpc(ServingSettings(home=tmp_path, grpc_port=9999), SERVER, RPC)
 
 
 @story
@@ -39,11 +40,11 @@ async def test_grpc_is_left_out_when_only_the_usual_port_is_taken(
 ) -> None:
     """Two servers on one machine need no setting for what nobody asked for; the log says so."""
     settings = cast(Any, ServingSettings)(home=tmp_path)
-    assert await _start_rpc(settings, SERVER, RPC) is None
+    assert await start_rpc(settings, SERVER, RPC) is None
     assert "grpc_left_out" in caplog.text
 
 
 @story
 async def test_nothing_is_started_when_grpc_is_off(tmp_path: Path) -> None:
     """Port 0."""
-    assert await _start_rpc(ServingSettings(home=tmp_path, grpc_port=0), SERVER, None) is None
+    assert await start_rpc(ServingSettings(home=tmp_path, grpc_port=0), SERVER, None) is None

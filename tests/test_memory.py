@@ -36,7 +36,7 @@ class Shelf:
 
     def __post_init__(self) -> None:
         self.memory = Memory(self.limits, self.clock, self._standing)
-        self.memory.tell(lambda version: self.evicted.append(version.ref.version))
+        self.memory.tell(lambda version, unused: self.evicted.append(version.ref.version))
 
     def _standing(self, version: LoadedVersion) -> Standing:
         return Standing.PINNED if version.ref.version in self.pinned else Standing.PLAIN

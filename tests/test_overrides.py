@@ -238,3 +238,64 @@ async def test_rollback_elsewhere_is_unknown_when_the_store_is_down(home: Path) 
     """Then a move counts as a hand's."""
     async with replica(home, has_store=False) as one:
         assert await one.overrides.left_elsewhere(VersionRef("m", "4"), "3", since=NOW) is None
+
+
+@asynccontextmanager
+async def two_workers(home: Path, *, has_store: bool = True) -> AsyncIterator[tuple[Replica, Replica]]:
+    """Two workers of one server: they share the file."""
+    async with replica(home, has_store=has_store) as one, replica(home, has_store=has_store) as other:
+        yield one, other
+
+
+@story
+async def test_override_holds_for_another_worker_when_it_looks(home: Path) -> None:
+    """Through the file alone; it is then that worker's as much as the other's."""
+    async with two_workers(home, has_store=False) as (one, other):
+        assert not await other.overrides.look()
+        await one.overrides.lay(BACK)
+        assert other.forced() == []
+        assert await other.overrides.look()
+        assert other.forced() == ["a"]
+        assert other.overrides.own("m") == [BACK]
+        assert not await other.overrides.look()
+
+
+@story
+async def test_same_way_back_is_laid_once_when_two_workers_find_it(home: Path) -> None:
+    """Both watch the same version fail; the second learns that it was second."""
+    async with two_workers(home) as (one, other):
+        assert (await one.overrides.lay(BACK)).id == "a"
+        assert (await other.overrides.lay(replace(BACK, id="b", actor="serving:watch"))).id == "a"
+        assert other.on_disk() == other.in_store() == ["a"]
+        elsewhere = replace(BACK, id="c", answer_with="2", laid_at=NOW + timedelta(seconds=1))
+        assert (await other.overrides.lay(elsewhere)).id == "c"
+        assert one.on_disk() == ["c"]
+
+
+@story
+async def test_override_ended_by_one_worker_is_not_revived_for_another_by_the_store(home: Path) -> None:
+    """The store still has it when the other worker asks, because it was not told yet."""
+    async with two_workers(home) as (one, other):
+        await one.overrides.lay(BACK)
+        await other.overrides.look()
+        await one.overrides.end(BACK, "ann went back to 4")
+        assert await other.overrides.look()
+        assert other.forced() == []
+        assert stored.active(one.engine) == [BACK]
+        await other.sees(champion="4")
+        assert other.forced() == other.in_store() == []
+        await one.sees(champion="4")
+        assert one.forced() == one.on_disk() == []
+
+
+@story
+async def test_end_reaches_the_store_when_who_ended_it_was_killed_before(home: Path) -> None:
+    """The file keeps what the store is still to be told."""
+    async with replica(home) as one:
+        await one.overrides.lay(BACK)
+        await one.overrides.end(BACK, "ann went back to 4")
+        assert one.in_store() == ["a"]
+    async with replica(home) as one:
+        assert one.forced() == []
+        await one.sees(champion="4")
+        assert one.forced() == one.in_store() == []

@@ -10,12 +10,12 @@ from random import Random
 import numpy as np
 import pytest
 
+from serving.accounts import Answer
 from serving.core.clock import SystemClock
 from serving.core.comparison import Pair, Role
 from serving.core.datatypes import Array
 from serving.core.model import TensorSpec
 from serving.core.traffic import Split
-from serving.inference import Answer
 from serving.pool import LoadedVersion
 from serving.routes import CopyTarget
 from serving.shadow import CopyLimits, Given, Shadow

@@ -60,9 +60,11 @@ class ServingClient:
         with self._reached():
             return self._body(self._client.post(path, json=body))
 
-    def put(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    def put(self, path: str, body: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+        """The answer, and whether the change is done, not only accepted."""
         with self._reached():
-            return self._body(self._client.put(path, json=body))
+            response = self._client.put(path, json=body)
+            return self._body(response), response.status_code != httpx.codes.ACCEPTED
 
     @contextmanager
     def _reached(self) -> Iterator[None]:

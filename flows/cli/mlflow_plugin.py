@@ -24,6 +24,7 @@ from mlflow.protos.databricks_pb2 import (
 
 from flows.cli.client import ServingClient
 from flows.cli.errors import CommandFailed, Unreachable
+from flows.cli.mlflow_options import HELP, payload, wish_of
 from flows.settings import FlowSettings
 from flows.wiring import wired
 from serving.core.errors import SignalboxError
@@ -31,11 +32,6 @@ from serving.core.model import Alias, VersionRef
 from serving.store.guard import Wish
 
 _MODEL_URI = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>[1-9][0-9]*)|@(?P<alias>[^/@]+))")
-_PLANS = {"stages": "rollout_stages", "rollout_stages": "rollout_stages"}
-_SECONDS = frozenset({"stage_seconds", "stage_deadline_seconds"})
-_LIMITS = frozenset({"min_accuracy", "max_accuracy_drop", "max_p95_ms", "max_memory_mb"})
-_KNOWN = frozenset({"strategy", "wait", "wait_seconds", *_PLANS, *_SECONDS, *_LIMITS})
-_WAIT_SECONDS = 900.0
 _LOOK_SECONDS = 0.5
 
 
@@ -125,7 +121,7 @@ class SignalboxClient(BaseDeploymentClient):  # type: ignore[misc]  # MLflow shi
             raise MlflowException("name a deployment", error_code=INVALID_PARAMETER_VALUE)
         with _told(), self._serving() as serving:
             path = f"/models/{quote(deployment_name, safe='')}/invocations"
-            return PredictionsResponse(serving.post(path, _payload(inputs)))
+            return PredictionsResponse(serving.post(path, payload(inputs)))
 
     def explain(self, deployment_name: str | None = None, df: Any = None, endpoint: str | None = None) -> Any:
         raise MlflowException("Signalbox serves answers, not explanations")
@@ -136,7 +132,7 @@ class SignalboxClient(BaseDeploymentClient):  # type: ignore[misc]  # MLflow shi
     def _promote(
         self, name: str, model_uri: str, config: Mapping[str, Any] | None, *, usual_strategy: str
     ) -> None:
-        wish, wait_seconds = _wish(name, dict(config or {}), usual_strategy)
+        wish, wait_seconds = wish_of(name, dict(config or {}), usual_strategy)
         wish["version"] = self._version(name, model_uri)
         with _told(), self._serving() as serving:
             accepted = serving.post("/api/v2/update-models", wish)
@@ -197,28 +193,7 @@ def run_local(
 
 def target_help() -> str:
     """What `mlflow deployments help -t signalbox` prints."""
-    return _HELP
-
-
-_HELP = """Signalbox serves the registered models of this MLflow and promotes their versions.
-
-Target:   signalbox               the server at SIGNALBOX_SERVING_URL (default http://127.0.0.1:8080)
-          signalbox://HOST:PORT   another one
-The key in admin.key of SIGNALBOX_HOME is used. Start everything with 'signalbox up'.
-
-Name of a deployment: the registered model. Model: models:/NAME/VERSION or models:/NAME@ALIAS.
-
-create    promotes a first version at once
-update    promotes a version by stages of live traffic, judged at each; waits for the end
-delete    withdraws alias champion
-predict   asks the champion; input as of MLflow's /invocations
-run-local as create or update, at once, on this machine's server
-
--C options of create and update:
-  strategy=staged|direct    stages=5,25,50,100    stage_seconds=60    stage_deadline_seconds=900
-  min_accuracy=0.9    max_accuracy_drop=0.01    max_p95_ms=50    max_memory_mb=512
-  wait=true|false    wait_seconds=900
-"""
+    return HELP
 
 
 @contextmanager
@@ -230,49 +205,6 @@ def _told() -> Iterator[None]:
         raise MlflowException(str(error), error_code=TEMPORARILY_UNAVAILABLE) from None
     except (CommandFailed, SignalboxError) as error:
         raise MlflowException(str(error)) from None
-
-
-def _wish(name: str, config: Mapping[str, Any], usual_strategy: str) -> tuple[dict[str, Any], float]:
-    """The body for `update-models`, and how long to wait. `-C` gives everything as text."""
-    if unknown := config.keys() - _KNOWN:
-        problem = f"'{min(unknown)}' is no option; known are {', '.join(sorted(_KNOWN))}"
-        raise MlflowException(problem, error_code=INVALID_PARAMETER_VALUE)
-    wish: dict[str, Any] = {"model": name, "strategy": config.get("strategy", usual_strategy)}
-    try:
-        for option, field in _PLANS.items():
-            if option in config:
-                wish[field] = _percents(config[option])
-        wish |= {option: float(config[option]) for option in _SECONDS & config.keys()}
-        limits = {option: float(config[option]) for option in _LIMITS & config.keys()}
-        seconds = float(config.get("wait_seconds", _WAIT_SECONDS))
-    except (TypeError, ValueError) as error:
-        problem = f"an option cannot be used: {error}"
-        raise MlflowException(problem, error_code=INVALID_PARAMETER_VALUE) from None
-    if limits:
-        wish["validation"] = limits
-    waits = str(config.get("wait", "true")).lower() not in ("false", "no", "0")
-    return wish, seconds if waits else 0.0
-
-
-def _percents(value: Any) -> list[int]:
-    return [int(part) for part in (value.split(",") if isinstance(value, str) else value)]
-
-
-def _payload(inputs: Any) -> dict[str, Any]:
-    """In one of the forms of `/invocations`; what has columns goes as a table."""
-    if hasattr(inputs, "to_dict") and hasattr(inputs, "columns"):
-        return {"dataframe_split": inputs.to_dict(orient="split")}
-    if isinstance(inputs, Mapping) and inputs.keys() & {"dataframe_split", "dataframe_records", "instances"}:
-        return dict(inputs)
-    if isinstance(inputs, Mapping):
-        given = inputs.get("inputs", inputs)
-        plain = {n: _plain(v) for n, v in given.items()} if isinstance(given, Mapping) else _plain(given)
-        return {"inputs": plain}
-    return {"inputs": _plain(inputs)}
-
-
-def _plain(value: Any) -> Any:
-    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _names_champion(model: Mapping[str, Any]) -> bool:

@@ -1,6 +1,9 @@
-"""`signalbox serve`: this process becomes one serving process, in the foreground."""
+"""`signalbox serve`: this process becomes a serving process, or the parent of several, in the foreground."""
 
 import os
+from typing import Annotated
+
+import typer
 
 from flows.cli.console import warn
 from flows.cli.home import prepare
@@ -10,8 +13,12 @@ from serving.core.errors import StoreUnavailable, StoreUnusable
 from serving.store.database import upgrade
 
 
-def serve() -> None:
-    """Run one serving process in the foreground, without a supervisor."""
+def serve(
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Processes that answer on the one port.")
+    ] = None,
+) -> None:
+    """Run one server in the foreground, without a supervisor."""
     settings = FlowSettings()
     prepare(settings)
     try:
@@ -22,4 +29,5 @@ def serve() -> None:
         # Serving answers from its local record while the store is down.
         warn(str(error))
     environment = {**part_environment(settings), **SERVING_ENVIRONMENT}
-    os.execve(SERVING_COMMAND[0], SERVING_COMMAND, environment)
+    wanted = () if workers is None else ("--workers", str(workers))
+    os.execve(SERVING_COMMAND[0], (*SERVING_COMMAND, *wanted), environment)

@@ -24,19 +24,19 @@ def traffic(
     if challenger is not None and percent is None:
         raise typer.BadParameter("--challenger needs --percent")
     path = f"/api/v2/traffic/{quote(model, safe='')}"
+    is_met = True
     with ServingClient.of(FlowSettings()) as serving:
         if percent is None:
             state = serving.get(path)
         else:
             wish: dict[str, Any] = {"percent": percent} | ({"challenger": challenger} if challenger else {})
-            state = serving.put(path, wish)
-            is_met = serving.get(path)["percent"] == percent
+            state, is_met = serving.put(path, wish)
     if as_json:
         print_json(state)
         return
     say(_sentence(state))
-    if percent is not None and not is_met:
-        warn("requests do not meet this yet: the challenger is not served; see 'signalbox models'")
+    if not is_met:
+        warn("not every server follows this yet; see 'signalbox traffic' and 'signalbox models' again")
 
 
 def _sentence(state: dict[str, Any]) -> str:

@@ -4,10 +4,11 @@ Host, key and request id are settled here, and every error becomes its answer he
 inference goes on to the framework behind.
 """
 
+import asyncio
 import logging
-import re
 from collections.abc import Awaitable, Callable, Mapping
-from uuid import uuid4
+from random import getrandbits
+from typing import Any, cast
 
 import orjson
 
@@ -15,7 +16,11 @@ from serving.api.access import Access
 from serving.api.body import ClientGone, Message, Receive
 from serving.api.encoding import read_content
 from serving.api.errors import Failure, failure_of
-from serving.core.errors import SignalboxError
+from serving.api.head import MAX_HEADER_BYTES, MAX_HEADERS, Head, Heads, read_head
+from serving.api.intake import Arrival, Intake
+from serving.api.reply import Reply
+from serving.core.errors import NotServed, SignalboxError
+from serving.logs import bound_request
 from serving.protocol.infer import InferEndpoint
 from serving.protocol.scoring import ScoringEndpoint
 
@@ -25,7 +30,9 @@ Scope = Mapping[str, object]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[dict[str, object], Receive, Send], Awaitable[None]]
 
-_REQUEST_ID = re.compile(r"[\w.-]{1,128}", re.ASCII)
+# Marks in a request's scope: its work may be dropped when the caller hangs up, and it was.
+DROPPABLE, ABANDONED = "signalbox.droppable", "signalbox.abandoned"
+
 _BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
 _ONLY_POST = Failure(405, "method not allowed here; see /docs", {"Allow": "POST"})
 # What an answer says to a browser that came upon it: take it for what it declares, frame it nowhere,
@@ -36,65 +43,112 @@ _PROTECTIVE = (
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),
 )
-_INFER_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
-_SCORING_PATH = re.compile(r"(?:/models/([^/]+)(?:/versions/([^/]+))?)?/invocations")
-_MAX_HEADERS = 100
-_MAX_HEADER_BYTES = 32 << 10
+_MAX_TARGET_BYTES = 8 << 10
+_TARGET_TOO_LONG = Failure(414, f"the address is longer than {_MAX_TARGET_BYTES} bytes")
+_STOPPED = Failure(
+    503, "the server stopped before this was answered; ask another replica", {"Retry-After": "1"}
+)
 _TOO_MANY_HEADERS = Failure(
-    431, f"the headers are too many: {_MAX_HEADERS} of {_MAX_HEADER_BYTES} bytes together are read here"
+    431, f"the headers are too many: {MAX_HEADERS} of {MAX_HEADER_BYTES} bytes together are read here"
 )
 
 
 class Edge:
     """ASGI application."""
 
-    def __init__(self, access: Access, infer: InferEndpoint, scoring: ScoringEndpoint, behind: App) -> None:
+    def __init__(
+        self,
+        access: Access,
+        intake: Intake,
+        infer: InferEndpoint,
+        scoring: ScoringEndpoint,
+        behind: App,
+    ) -> None:
         self._access = access
+        self._intake = intake
         self._infer = infer
         self._scoring = scoring
         self._behind = behind
+        self._heads = Heads()
 
     async def __call__(self, scope: dict[str, object], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._behind(scope, receive, send)
             return
-        headers = _headers(scope)
-        request_id = _request_id(headers)
-        sending = _Sending(send)
+        known = self._heads.find(scope)
+        head = known or read_head(scope)
+        request_id = head.given_id or f"{getrandbits(128):032x}"
+        bound_request.set(request_id)
+        sending, arrival = _Sending(send), Arrival(self._intake, receive)
         try:
-            await self._handle(scope, headers, request_id, receive, sending)
+            if known is None:
+                refusal = self._refusal(head)
+                if refusal is not None:
+                    await respond(sending, refusal, request_id)
+                    return
+                self._heads.keep(scope, head)
+            await self._handle(scope, head, request_id, arrival, sending)
         except ClientGone:
             return
+        except asyncio.CancelledError:
+            if ABANDONED not in scope and not sending.has_started:
+                await respond(sending, _STOPPED, request_id)
         except Exception as error:  # the edge: whatever escaped becomes an answer
             if not sending.has_started:
                 await respond(sending, failure_of(error), request_id)
             elif not isinstance(error, SignalboxError):
                 log.exception("request_failed request_id=%s", request_id)
+        finally:
+            arrival.leave()
+
+    def at_once(self, scope: dict[str, object], body: bytes) -> Reply | None:
+        """The answer to an inference request that came whole, where nothing has to be waited for.
+
+        None, and nothing done, where `__call__` must see to it.
+        """
+        head = self._heads.find(scope)
+        if head is None or head.infer is None or head.method != "POST" or not self._has_room(body):
+            return None
+        request_id = head.given_id or f"{getrandbits(128):032x}"
+        try:
+            route = self._infer.prompt_route(head.infer, head.headers, request_id)
+        except NotServed:  # said to those alone who may ask
+            return None
+        if route is None:
+            return None
+        address = _address(scope)
+        try:
+            self._access.admit(head.method, head.path, head.headers, target=head.target, address=address)
+            return self._infer.at_once(route, head.headers, request_id, body)
+        except Exception as error:  # as in `__call__`
+            return _failed(failure_of(error), request_id)
+
+    def _has_room(self, body: bytes) -> bool:
+        spare_bytes = self._intake.limit_bytes - self._intake.held_bytes
+        return len(body) <= min(self._infer.max_body_bytes, spare_bytes)
+
+    def _refusal(self, head: Head) -> Failure | None:
+        """What is wrong with a head whoever sends it. Raises `AccessRefused` for a strange host."""
+        if head.are_too_many:
+            return _TOO_MANY_HEADERS
+        if len(head.target) > _MAX_TARGET_BYTES:
+            return _TARGET_TOO_LONG
+        self._access.check_host(head.headers.get("host", ""))
+        return None
 
     async def _handle(
-        self,
-        scope: dict[str, object],
-        headers: Mapping[str, str],
-        request_id: str,
-        receive: Receive,
-        send: Send,
+        self, scope: dict[str, object], head: Head, request_id: str, receive: Receive, send: Send
     ) -> None:
-        if _are_too_many(scope):
-            await respond(send, _TOO_MANY_HEADERS, request_id)
-            return
-        method, path = str(scope["method"]), str(scope["path"])
-        self._access.check_host(headers.get("host", ""))
-        raw_path = _raw_path(scope)
-        endpoint: InferEndpoint | ScoringEndpoint = self._infer
-        target = _INFER_PATH.fullmatch(raw_path)
-        if target is None and raw_path.endswith("/invocations"):
-            endpoint, target = self._scoring, _SCORING_PATH.fullmatch(raw_path)
+        method, headers = head.method, head.headers
+        endpoint: InferEndpoint | ScoringEndpoint = self._infer if head.infer else self._scoring
+        target = head.infer or head.scoring
         if target is not None and method != "POST":
             await respond(send, _ONLY_POST, request_id)
             return
-        caller = self._access.admit(method, path, headers, target=_target(scope), address=_address(scope))
+        caller = self._access.admit(method, head.path, headers, target=head.target, address=_address(scope))
         if target is not None:
-            await endpoint(target[1], target[2], headers, request_id, receive, send)
+            scope[DROPPABLE] = True
+            await endpoint(cast(Any, target[0]), target[1], headers, request_id, receive, send)
             return
         scope["state"] = {"actor": caller.name, "caller": caller, "request_id": request_id}
         if method not in _BODILESS:
@@ -116,6 +170,12 @@ class _Sending:
 
 async def respond(send: Send, failure: Failure, request_id: str) -> None:
     """Send an error's answer."""
+    reply = _failed(failure, request_id)
+    await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
+    await send({"type": "http.response.body", "body": reply.content})
+
+
+def _failed(failure: Failure, request_id: str) -> Reply:
     body = orjson.dumps({"error": failure.message})
     headers = {
         "content-type": "application/json",
@@ -124,8 +184,7 @@ async def respond(send: Send, failure: Failure, request_id: str) -> None:
         **{name.lower(): value for name, value in failure.headers.items()},
     }
     encoded = [*((name.encode(), value.encode()) for name, value in headers.items()), *_PROTECTIVE]
-    await send({"type": "http.response.start", "status": failure.status, "headers": encoded})
-    await send({"type": "http.response.body", "body": body})
+    return Reply(failure.status, encoded, body)
 
 
 def _whole(body: bytes, receive: Receive) -> Receive:
@@ -148,38 +207,6 @@ def _naming(send: Send, request_id: str) -> Send:
     return send_named
 
 
-def _are_too_many(scope: Mapping[str, object]) -> bool:
-    raw = scope["headers"]
-    assert isinstance(raw, list)
-    if len(raw) > _MAX_HEADERS:
-        return True
-    return sum([len(name) + len(value) for name, value in raw]) > _MAX_HEADER_BYTES
-
-
-def _headers(scope: Mapping[str, object]) -> dict[str, str]:
-    raw = scope["headers"]
-    assert isinstance(raw, list)
-    return {name.decode("latin-1"): value.decode("latin-1") for name, value in raw}
-
-
-def _raw_path(scope: Mapping[str, object]) -> str:
-    """The path before unquoting, so that a quoted slash stays inside its model's name."""
-    raw = scope.get("raw_path")
-    return raw.decode("latin-1").partition("?")[0] if isinstance(raw, bytes) else str(scope["path"])
-
-
-def _target(scope: Mapping[str, object]) -> str:
-    """Path and query as they were sent."""
-    query = scope.get("query_string", b"")
-    text = query.decode("latin-1") if isinstance(query, bytes) else ""
-    return f"{_raw_path(scope)}?{text}" if text else _raw_path(scope)
-
-
 def _address(scope: Mapping[str, object]) -> str:
     client = scope.get("client")
     return str(client[0]) if isinstance(client, tuple | list) and client else "unknown"
-
-
-def _request_id(headers: Mapping[str, str]) -> str:
-    given = headers.get("x-request-id", "")
-    return given if _REQUEST_ID.fullmatch(given) else uuid4().hex

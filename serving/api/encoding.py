@@ -9,10 +9,13 @@ import zlib
 from collections.abc import Mapping
 
 from serving.api.body import Receive, read_body
+from serving.api.intake import Arrival
 from serving.core.errors import BodyTooLarge, InvalidRequest, UnsupportedContent
 
 _WINDOWS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 _IN_THREAD_BYTES = 1 << 16
+# A packed body may hold a thousand times its size.
+_UNPACKED_HERE_BYTES = 1 << 12
 # Below this a compressed answer is hardly smaller than its headers.
 _WORTH_PACKING_BYTES = 1 << 10
 _LEVEL = 1
@@ -24,9 +27,13 @@ async def read_content(receive: Receive, headers: Mapping[str, str], limit_bytes
     encoding = headers.get("content-encoding")
     if encoding is None or encoding.strip().lower() in ("", "identity"):
         return raw
-    if len(raw) > _IN_THREAD_BYTES:
-        return await asyncio.to_thread(unpacked, raw, encoding, limit_bytes)
-    return unpacked(raw, encoding, limit_bytes)
+    if len(raw) > _UNPACKED_HERE_BYTES:
+        content = await asyncio.to_thread(unpacked, raw, encoding, limit_bytes)
+    else:
+        content = unpacked(raw, encoding, limit_bytes)
+    if isinstance(receive, Arrival):
+        receive.take(len(content))
+    return content
 
 
 def unpacked(raw: bytes, encoding: str, limit_bytes: int) -> bytes:
@@ -68,12 +75,16 @@ def wanted_encoding(accepted: str | None, size_bytes: int) -> str | None:
 
 
 async def packed(body: bytes, encoding: str) -> bytes:
-    if len(body) > _IN_THREAD_BYTES:
-        return await asyncio.to_thread(_pack, body, encoding)
-    return _pack(body, encoding)
+    if is_packed_quickly(body):
+        return pack(body, encoding)
+    return await asyncio.to_thread(pack, body, encoding)
 
 
-def _pack(body: bytes, encoding: str) -> bytes:
+def is_packed_quickly(body: bytes) -> bool:
+    return len(body) <= _IN_THREAD_BYTES
+
+
+def pack(body: bytes, encoding: str) -> bytes:
     if encoding == "gzip":
         return gzip.compress(body, _LEVEL, mtime=0)
     return zlib.compress(body, _LEVEL)

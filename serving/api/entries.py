@@ -10,10 +10,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from serving.api import figures
+from serving.api.causes import brief
 from serving.core.model import Tag, TensorSpec
+from serving.fleet.elsewhere import Elsewhere
 from serving.formats.artifact import payload_files
 from serving.pool import LoadedVersion
+from serving.store import observed
 from serving.store.changes import RecordedChange
+from serving.store.observed import NOT_OBSERVED, Observed
 from serving.store.registry import ModelVersion, Run
 from serving.store.version_reports import VersionReports
 from serving.telemetry.metrics import Tally
@@ -21,7 +25,10 @@ from serving.telemetry.metrics import Tally
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """All that is known of one version; `is_told` says whether run and reports were asked for at all."""
+    """All that is known of one version.
+
+    `elsewhere` is what other workers hold of it, `is_told` says whether run and reports were asked for.
+    """
 
     number: str
     registered: ModelVersion | None
@@ -29,6 +36,8 @@ class Subject:
     run: Run | None
     reports: VersionReports
     tally: Tally
+    elsewhere: Elsewhere
+    seen: Observed = NOT_OBSERVED
     is_active: bool
     is_told: bool
     health: str | None
@@ -68,6 +77,7 @@ def _entry(
     subject: Subject, moves: Sequence[RecordedChange], changes: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     loaded, reports, number = subject.loaded, subject.reports, subject.number
+    cost_bytes = subject.elsewhere.cost_bytes + (loaded.loading.cost_bytes if loaded else 0)
     return {
         "version": number,
         **_identity(subject),
@@ -76,11 +86,15 @@ def _entry(
         **figures.described(reports),
         "size_bytes": _size_bytes(subject),
         "is_active": subject.is_active,
-        "loaded": loaded is not None and loaded.is_awake,
+        "loaded": subject.elsewhere.is_awake or (loaded is not None and loaded.is_awake),
         "loaded_at": loaded.loaded_at.isoformat() if loaded else None,
         "self_test": _self_test(loaded) if loaded else None,
-        "memory_mb": figures.memory_mb(reports, loaded.loading.cost_bytes if loaded else 0, subject.tags),
-        "statistics": figures.statistics(reports, subject.tags, subject.tally),
+        "memory_mb": figures.memory_mb(reports, cost_bytes, subject.tags),
+        "statistics": figures.statistics(
+            reports, subject.tags, subject.tally + subject.elsewhere.tally, subject.seen
+        ),
+        "live": observed.as_json(subject.seen),
+        "errors": [brief(cause) for cause in subject.seen.causes],
         "refused": subject.refused,
         "health": subject.health,
         "history": [move(row) for row in moves if number in (row.from_version, row.to_version)],

@@ -24,6 +24,7 @@ from serving.core.errors import (
     SignalboxError,
     StoreUnavailable,
     UnsupportedContent,
+    VersionUnresponsive,
 )
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ _STATUSES: tuple[tuple[type[SignalboxError], int, str], ...] = (
     (ArtifactRefused, 422, "FAILED_PRECONDITION"),
     (RateLimited, 429, "RESOURCE_EXHAUSTED"),
     (Overloaded, 503, "UNAVAILABLE"),
+    (VersionUnresponsive, 503, "UNAVAILABLE"),
     (RegistryUnavailable, 503, "UNAVAILABLE"),
     (FlowsUnavailable, 503, "UNAVAILABLE"),
     (StoreUnavailable, 503, "UNAVAILABLE"),
@@ -63,7 +65,7 @@ def failure_of(error: Exception) -> Failure:
         if error.identified:
             return Failure(403, str(error), code="PERMISSION_DENIED")
         return Failure(401, str(error), {"WWW-Authenticate": "Bearer"}, "UNAUTHENTICATED")
-    if isinstance(error, ModelFailed):
+    if isinstance(error, ModelFailed) and not isinstance(error, VersionUnresponsive):
         who = f"version {error.version} of '{error.model}'"
         return Failure(500, f"{who} failed on this request and no other version could answer it; {_SEE_LOG}")
     for kind, status, code in _STATUSES:
@@ -74,6 +76,6 @@ def failure_of(error: Exception) -> Failure:
 
 
 def _headers(error: SignalboxError) -> dict[str, str]:
-    if isinstance(error, Overloaded | RateLimited):
+    if isinstance(error, Overloaded | RateLimited | VersionUnresponsive):
         return {"Retry-After": str(math.ceil(error.retry_after_seconds))}
     return {}

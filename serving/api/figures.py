@@ -9,6 +9,8 @@ from typing import Any
 
 from serving.core.difference import difference
 from serving.core.model import Tag
+from serving.store import observed
+from serving.store.observed import NOT_OBSERVED, Observed
 from serving.store.registry import ModelVersion, Run
 from serving.store.version_reports import QUANTILES, VersionReports, facts_of, latency_ms, measured, scores
 from serving.telemetry.metrics import Tally
@@ -18,9 +20,18 @@ _SCORES = ("accuracy", "precision", "recall", "f1")
 _ERRORS = ("mae", "rmse", "r2")
 
 
-def statistics(known: VersionReports, tags: Mapping[str, str], tally: Tally) -> dict[str, Any]:
-    """The version's latest results; `error_rate` is what this process counted since it started."""
+def statistics(
+    known: VersionReports, tags: Mapping[str, str], tally: Tally, seen: Observed = NOT_OBSERVED
+) -> dict[str, Any]:
+    """The version's latest results; `error_rate` is what the server's workers counted.
+
+    What labels say of live answers takes the place of the evaluation's results once there are enough;
+    `source` says which they are.
+    """
     reached, latency = scores(known), latency_ms(known)
+    source = "evaluation" if reached else None
+    if seen.has_enough_labels:
+        reached, source = reached | observed.scores(seen.scored), "live"
     quantiles = {name: latency[name] for name in QUANTILES if name in latency}
     declared = number(tags.get(Tag.LATENCY_P50_MS))
     if not quantiles and declared is not None:
@@ -28,6 +39,7 @@ def statistics(known: VersionReports, tags: Mapping[str, str], tally: Tally) -> 
     return {
         **{name: reached.get(name) for name in _SCORES},
         **{name: reached[name] for name in _ERRORS if name in reached},
+        "source": source,
         "mean_latency_ms": latency.get("mean"),
         "latency_quantiles_ms": quantiles or None,
         "throughput": measured(known, "throughput_per_second"),

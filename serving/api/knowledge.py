@@ -7,6 +7,7 @@ caller, and is told as a sentence. Confined to the event loop's thread; the aski
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TypeVar
 
 from sqlalchemy import Engine
@@ -14,9 +15,10 @@ from sqlalchemy import Engine
 from serving.core.clock import Clock
 from serving.core.errors import NotServed, RegistryUnavailable, SignalboxError, StoreUnavailable
 from serving.ledger import Ledger
-from serving.store import changes, freezes, version_reports
+from serving.store import changes, freezes, observed, version_reports
 from serving.store.changes import RecordedChange
-from serving.store.registry import ModelVersion, Registry, Run
+from serving.store.observed import Observed
+from serving.store.registry import ModelVersion, RegisteredModel, Registry, Run
 from serving.store.version_reports import VersionReports
 
 Result = TypeVar("Result")
@@ -46,6 +48,7 @@ class Knowledge:
         self._versions: dict[str, tuple[float, Sequence[ModelVersion]]] = {}
         self._reports: dict[str, tuple[float, Mapping[str, VersionReports]]] = {}
         self._runs: dict[str, Run] = {}
+        self._observed: dict[str, tuple[float, Mapping[str, Observed]]] = {}
         self._store_down_at = float("-inf")
         self.store_problem: str | None = None
 
@@ -83,6 +86,19 @@ class Knowledge:
         if found is None:
             return known
         self._reports[model] = (self._clock.monotonic(), found)
+        return found
+
+    async def observed(self, model: str, registered: RegisteredModel | None) -> Mapping[str, Observed]:
+        """What live traffic showed, by version; empty while the store is away and nothing is remembered."""
+        asked_at, known = self._observed.get(model, (float("-inf"), {}))
+        if self._is_fresh(asked_at):
+            return known
+        now = self._clock.now()
+        born = datetime.fromtimestamp(registered.created_ms / 1000, UTC) if registered is not None else None
+        found = await self._looked_up(lambda engine: observed.observed(engine, model, now, born))
+        if found is None:
+            return known
+        self._observed[model] = (self._clock.monotonic(), found)
         return found
 
     async def moves(self, model: str) -> Sequence[RecordedChange]:

@@ -5,7 +5,7 @@ seconds; when it is away the answer says so and holds what is known.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -17,11 +17,14 @@ from serving.api.entries import Subject, entries, move
 from serving.api.knowledge import DETAILED_VERSIONS, Knowledge, Versions, detailed
 from serving.core.errors import NotServed
 from serving.core.model import Tag, VersionRef
+from serving.fleet.channel import Told
+from serving.fleet.elsewhere import Elsewhere, elsewhere
 from serving.followed import FollowedModel
 from serving.follower import Follower
 from serving.health import Health
 from serving.pool import LoadedVersion
 from serving.splits import Splits
+from serving.store.observed import NOT_OBSERVED
 from serving.store.registry import ModelVersion
 from serving.store.version_reports import VersionReports
 from serving.telemetry.metrics import Metrics
@@ -38,13 +41,16 @@ class ModelDetails:
         knowledge: Knowledge,
         health: Health,
         metrics: Metrics,
+        others: Callable[[], Awaitable[list[Told]]],
     ) -> None:
+        """`others` asks the server's other workers what they loaded and counted."""
         self._models = models
         self._splits = splits
         self._follower = follower
         self._knowledge = knowledge
         self._health = health
         self._metrics = metrics
+        self._others = others
 
     async def of(self, model: FollowedModel) -> dict[str, Any]:
         """One model's entry."""
@@ -89,8 +95,10 @@ class ModelDetails:
         told = detailed([registered for _, registered, _ in known if registered is not None], in_use)
         runs = await self._knowledge.runs(told, stale)
         reports = await self._knowledge.reports(model.name, told)
+        seen = await self._knowledge.observed(model.name, model.registered)
         numbers = in_use | {version.ref.version for version in told}
         refusals = {refusal.key.ref.version: refusal.reason for refusal in model.refusals.values()}
+        others = elsewhere(await self._others())
         active = model.champion.ref.version if model.champion is not None else None
         return [
             Subject(
@@ -100,6 +108,8 @@ class ModelDetails:
                 run=runs.get(registered.run_id) if registered else None,
                 reports=reports.get(number, VersionReports()),
                 tally=self._metrics.tally(VersionRef(model.name, number)),
+                elsewhere=others.get(VersionRef(model.name, number), Elsewhere()),
+                seen=seen.get(number, NOT_OBSERVED),
                 is_active=number == active,
                 is_told=number in numbers,
                 health=str(self._health.status_of(model.name)) if number == active else None,

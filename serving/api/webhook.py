@@ -8,7 +8,7 @@ import base64
 import hashlib
 import hmac
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from fastapi import APIRouter, Request
@@ -72,7 +72,10 @@ def secret_in(path: Path) -> Callable[[], bytes | None]:
     return read
 
 
-def webhook_routes(signature: Signature, wake: Callable[[], None]) -> APIRouter:
+def webhook_routes(
+    signature: Signature, wake: Callable[[], None], spread: Callable[[str], Awaitable[object]]
+) -> APIRouter:
+    """`spread` tells the server's other workers of an accepted delivery: they look and remember it too."""
     router = APIRouter(tags=["webhooks"])
 
     @router.post("/api/v2/webhooks/mlflow", status_code=204)
@@ -80,6 +83,7 @@ def webhook_routes(signature: Signature, wake: Callable[[], None]) -> APIRouter:
         delivery = signature.check(request.headers, await request.body())
         wake()
         signature.remember(delivery)
+        await spread(delivery)
         return Response(status_code=204)
 
     return router

@@ -50,7 +50,8 @@ def datatype_of(dtype: np.dtype[Any]) -> str | None:
 def is_finite(array: Array) -> bool:
     """Whether no element is NaN or infinite; true of everything that is not a float."""
     if array.dtype.kind == "f":
-        return bool(np.isfinite(array).all())
+        # Looking for a byte takes half of the time that numpy's `all` needs to get going.
+        return b"\0" not in np.isfinite(array).tobytes()
     if array.dtype == DTYPES["BF16"]:
         with np.errstate(invalid="ignore"):  # widening a signalling NaN would warn
             return bool(np.isfinite(array).all())

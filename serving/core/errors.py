@@ -10,6 +10,7 @@ SignalboxError
 ├── Overloaded            the server cannot take this now; retry after `retry_after_seconds`
 ├── DeadlineExceeded      the request's own time ran out
 ├── ModelFailed           a version raised or broke its output spec, and nothing could stand in
+│   └── VersionUnresponsive   it is not even asked, because nothing it was asked lately returned
 ├── ArtifactRefused       a version cannot be served; `next_step` says what would help
 ├── ChangeRefused         an intended change that must not or cannot happen now
 ├── RegistryUnavailable   MLflow did not give a usable answer
@@ -78,6 +79,17 @@ class ModelFailed(SignalboxError):
         self.model = model
         self.version = version
         super().__init__(problem)
+
+
+class VersionUnresponsive(ModelFailed):
+    def __init__(self, model: str, version: str, *, retry_after_seconds: float) -> None:
+        self.retry_after_seconds = retry_after_seconds
+        super().__init__(
+            f"version {version} of '{model}' does not answer: all its threads are stuck; it is tried again "
+            f"in {retry_after_seconds:.0f} s",
+            model=model,
+            version=version,
+        )
 
 
 class ArtifactRefused(SignalboxError):

@@ -102,6 +102,10 @@ class TensorSpec:
         """Whether `shape` fits: equal rank, and equal length on every fixed axis."""
         if self.dims is None:
             return True
-        return len(shape) == len(self.dims) and all(
-            want in (-1, got) for want, got in zip(self.dims, shape, strict=True)
-        )
+        if len(shape) != len(self.dims):
+            return False
+        # A loop, for every request comes by and a generator takes longer to begin than to end.
+        for want, got in zip(self.dims, shape, strict=True):  # noqa: SIM110
+            if want not in (-1, got):
+                return False
+        return True

@@ -46,7 +46,7 @@ class Scored:
         return sqrt(max(0.0, self.squared) / self.measured) if self.measured else None
 
     def plus(self, other: "Scored", times: int = 1) -> "Scored":
-        """Of both; `times` of -1 takes back what was added before."""
+        """Of both; `times` of -1 takes back what was added before, maybe to another span."""
         pairs = dict(self.pairs)
         for pair, count in other.pairs.items():
             if pair in pairs or len(pairs) < MAX_PAIRS:
@@ -54,7 +54,7 @@ class Scored:
         return Scored(
             self.classified + times * other.classified,
             self.right + times * other.right,
-            {pair: count for pair, count in pairs.items() if count > 0},
+            {pair: count for pair, count in pairs.items() if count},
             self.measured + times * other.measured,
             self.absolute + times * other.absolute,
             self.squared + times * other.squared,
@@ -87,7 +87,7 @@ class Scored:
 
     def as_json(self) -> dict[str, Any]:
         """A short form for the store."""
-        if not self.labelled:
+        if self == NOT_SCORED:
             return {}
         pairs = [[true, said, count] for (true, said), count in sorted(self.pairs.items())]
         return {

@@ -59,17 +59,17 @@ class Sketch:
         self._buckets[place] = self._buckets.get(place, 0) + 1
 
     def plus(self, other: "Sketch", times: int = 1) -> "Sketch":
-        """The sketch of both; `times` of -1 takes away what was added before."""
+        """The sketch of both; `times` of -1 takes away what was added before, or is yet to be added."""
         buckets = dict(self._buckets)
         for place, count in other._buckets.items():
             buckets[place] = buckets.get(place, 0) + times * count
-        left = {place: count for place, count in buckets.items() if count > 0}
-        return Sketch(left, max(0, self._zeros + times * other._zeros))
+        left = {place: count for place, count in buckets.items() if count}
+        return Sketch(left, self._zeros + times * other._zeros)
 
     def quantile(self, ratio: float) -> float | None:
         """The value of rank `ratio` between 0 and 1; None of nothing."""
         total = self.count
-        if total == 0:
+        if total <= 0:
             return None
         rank, seen = ratio * (total - 1), self._zeros
         if rank < seen:
@@ -83,7 +83,7 @@ class Sketch:
     def share_above(self, limit: float) -> float | None:
         """The share of values beyond `limit`, which is met to 1 %; None of nothing."""
         total = self.count
-        if total == 0:
+        if total <= 0:
             return None
         above = sum(count for place, count in self._buckets.items() if _middle(place) > limit)
         return above / total
@@ -125,7 +125,7 @@ def total(sketches: Iterable[Sketch]) -> Sketch:
         zeros += sketch._zeros
         for place, count in sketch._buckets.items():
             buckets[place] = buckets.get(place, 0) + count
-    return Sketch(buckets, zeros)
+    return Sketch({place: count for place, count in buckets.items() if count}, zeros)
 
 
 @dataclass(frozen=True, slots=True)

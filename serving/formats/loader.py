@@ -6,7 +6,7 @@ model of its format is loaded, never earlier. Every failed load is an ArtifactRe
 
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 from serving.core.datatypes import Array
 from serving.core.errors import ArtifactRefused
@@ -37,6 +37,21 @@ class LoadedModel(Protocol):
     def close(self) -> None:
         """Let go of the model's memory; may take a while, so not on a request's path."""
         ...
+
+
+@runtime_checkable
+class Interruptible(Protocol):
+    """A model whose computation another thread can break off; asked so by one thread at a time."""
+
+    def predict_interruptibly(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """As `predict`, but raises `Interrupted` soon after `interrupt` was called meanwhile."""
+        ...
+
+    def interrupt(self) -> None: ...
+
+
+class Interrupted(Exception):
+    """The computation was broken off."""
 
 
 class Adapter(Protocol):

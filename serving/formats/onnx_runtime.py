@@ -13,6 +13,7 @@ from serving.core.datatypes import Array, datatype_of
 from serving.core.errors import ArtifactRefused
 from serving.core.model import TensorSpec
 from serving.formats.artifact import Artifact
+from serving.formats.loader import Interrupted
 from serving.formats.onnx_file import read_onnx
 
 _EXPORT_AGAIN = "export the model again, check it with onnx.checker, and log it again"
@@ -33,6 +34,8 @@ class OnnxModel:
     ) -> None:
         self._session: onnxruntime.InferenceSession | None = session
         self._output_names = [spec.name for spec in outputs]
+        self._interruptible = onnxruntime.RunOptions()
+        self._is_interrupted = False
         self.inputs = inputs
         self.outputs = outputs
 
@@ -41,6 +44,24 @@ class OnnxModel:
             raise RuntimeError("the model is closed")
         results = self._session.run(self._output_names, dict(inputs))
         return dict(zip(self._output_names, results, strict=True))
+
+    def predict_interruptibly(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        session = self._session
+        if session is None:
+            raise RuntimeError("the model is closed")
+        if self._is_interrupted:
+            self._is_interrupted = self._interruptible.terminate = False
+        try:
+            results = session.run(self._output_names, dict(inputs), self._interruptible)
+        except Exception as error:
+            if self._is_interrupted:
+                raise Interrupted from error
+            raise
+        return dict(zip(self._output_names, results, strict=True))
+
+    def interrupt(self) -> None:
+        """Stop before the graph's next node, or the next turn of a loop in it."""
+        self._is_interrupted = self._interruptible.terminate = True
 
     def close(self) -> None:
         self._session = None

@@ -6,8 +6,8 @@ from typing import Any
 
 import orjson
 
+from serving.accounts import Answer
 from serving.core.datatypes import Array
-from serving.inference import Answer
 from serving.protocol.classification import best_classes
 from serving.protocol.json_data import encode_json, wire_datatype
 from serving.protocol.raw_data import Buffer, encode_raw

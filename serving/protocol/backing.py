@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from serving.api.access import Access
+from serving.api.intake import Intake
 from serving.core.health import Status
 from serving.inference import Inference
 from serving.protocol.catalogue import Catalogue
@@ -15,6 +16,7 @@ class Backing:
     """`health` is the status of a model, `timeout_seconds` the deadline of a request that names none."""
 
     access: Access
+    intake: Intake
     inference: Inference
     catalogue: Catalogue
     repository: Repository

@@ -3,11 +3,12 @@
 Source: Open Inference Protocol v2 and Triton's repository, statistics and configuration extensions.
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import version as installed_version
 from typing import Any
 
 from serving.core.model import TensorSpec
+from serving.fleet.channel import Told
 from serving.followed import FollowedModel
 from serving.protocol.configuration import Batching, configuration
 from serving.protocol.model_stats import model_stats
@@ -33,11 +34,14 @@ class Catalogue:
         models: Mapping[str, FollowedModel],
         readiness: Readiness,
         statistics: Statistics,
+        others: Callable[[], Awaitable[list[Told]]],
     ) -> None:
+        """`others` asks the server's other workers for their statistics."""
         self._routes = routes
         self._models = models
         self._readiness = readiness
         self._statistics = statistics
+        self._others = others
 
     def waiting_for(self) -> list[str]:
         """What keeps the server from being ready; empty when it is."""
@@ -74,14 +78,16 @@ class Catalogue:
         batching = Batching(version.joined_rows, 0) if version.joined_rows > 1 else None
         return configuration(version, self._routes.of(model).versions(), batching)
 
-    def statistics(self, model: str | None, address: str | None) -> dict[str, Any]:
-        """Of one version, of all versions of a model, or of all there are."""
+    async def statistics(self, model: str | None, address: str | None) -> dict[str, Any]:
+        """Of one version, of all versions of a model, or of all there are; of all workers together."""
         if model is not None and address is not None:
             versions = [self._routes.find(model, address).version]
         else:
             names = [model] if model is not None else self._routes.names()
             versions = [version for name in names for version in self._routes.of(name).all()]
-        stats = [model_stats(version, self._statistics) for version in versions]
+        others = await self._others()
+        together = self._statistics.with_others(told["statistics"] for told in others)
+        stats = [model_stats(version, together, 1 + len(others)) for version in versions]
         return {"model_stats": stats}
 
     def index(self, *, only_ready: bool) -> list[dict[str, str]]:

@@ -70,7 +70,7 @@ def _model_routes(catalogue: Catalogue) -> APIRouter:
     @router.get("/v2/models/{model}/stats")
     @router.get("/v2/models/{model}/versions/{version}/stats")
     async def statistics(model: str | None = None, version: str | None = None) -> dict[str, Any]:
-        return catalogue.statistics(model, version)
+        return await catalogue.statistics(model, version)
 
     @router.get("/v2/models/{model}")
     @router.get("/v2/models/{model}/versions/{version}")

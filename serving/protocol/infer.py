@@ -8,14 +8,17 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import unquote
 
+from serving.accounts import Answer
 from serving.api.body import Message, Receive
-from serving.api.encoding import packed, read_content, wanted_encoding
+from serving.api.encoding import is_packed_quickly, pack, packed, read_content, wanted_encoding
+from serving.api.reply import Reply
 from serving.core.health import Status
-from serving.inference import Answer, Inference
+from serving.inference import Inference
 from serving.protocol.answer import Body, encode_answer
 from serving.protocol.deadline import timeout_seconds
 from serving.protocol.request import parse_request
 from serving.protocol.route_key import route_key
+from serving.routes import Route
 
 Send = Callable[[Message], Awaitable[None]]
 _JSON_BYTES = "inference-header-content-length"
@@ -65,6 +68,40 @@ class InferEndpoint:
         self._inference.rendered(answer, began_ns)
         await send_answer(send, answer, body, request_id, headers.get("accept-encoding"))
 
+    def prompt_route(
+        self, target: tuple[str, str | None], headers: Mapping[str, str], request_id: str
+    ) -> Route | None:
+        """The route of a request that `at_once` may be able to answer. Raises `NotServed`."""
+        model, address = unquote(target[0]), target[1] and unquote(target[1])
+        route = self._inference.route(model, address, route_key(headers, request_id))
+        return route if route.version.is_prompt and "content-encoding" not in headers else None
+
+    def at_once(self, route: Route, headers: Mapping[str, str], request_id: str, raw: bytes) -> Reply | None:
+        """The answer to a whole body, where nothing has to be waited for; None where `__call__` sees to it.
+
+        Raises what `__call__` raises of a request that is refused.
+        """
+        model = route.version.ref.model
+        request = parse_request(raw, headers.get(_JSON_BYTES))
+        request.check_outputs(route.version.model.outputs)
+        # Nothing can be late; a time limit that makes no sense is refused all the same.
+        timeout_seconds(request.parameters, headers.get("x-request-timeout"), self._timeout_seconds)
+        finite = request.must_be_finite
+        answer = self._inference.at_once(route, request.fit, request_id=request_id, finite=finite)
+        if answer is None:
+            return None
+        began_ns = time.perf_counter_ns()
+        body = encode_answer(model, request, answer, answer_parameters(answer, self._health(model)))
+        self._inference.rendered(answer, began_ns)
+        head, content = _head(answer, body, request_id), body.content
+        encoding = wanted_encoding(headers.get("accept-encoding"), len(content))
+        # What would need a thread to be packed is sent as it is.
+        if encoding is not None and is_packed_quickly(content):
+            content = pack(content, encoding)
+            head += _packing(encoding)
+        head.append((b"content-length", b"%d" % len(content)))
+        return Reply(200, head, content)
+
 
 def answer_parameters(answer: Answer, health: Status) -> dict[str, Any]:
     """What an answer tells about who gave it."""
@@ -77,6 +114,17 @@ def answer_parameters(answer: Answer, health: Status) -> dict[str, Any]:
 async def send_answer(send: Send, answer: Answer, body: Body, request_id: str, accepted: str | None) -> None:
     """Send it, compressed where the caller asks for that."""
     content = body.content
+    headers = _head(answer, body, request_id)
+    encoding = wanted_encoding(accepted, len(content))
+    if encoding is not None:
+        content = await packed(content, encoding)
+        headers += _packing(encoding)
+    headers.append((b"content-length", b"%d" % len(content)))
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": content})
+
+
+def _head(answer: Answer, body: Body, request_id: str) -> list[tuple[bytes, bytes]]:
     headers = [
         (b"content-type", b"application/json" if body.json_bytes is None else b"application/octet-stream"),
         (b"x-model-version", answer.version.ref.version.encode()),
@@ -84,11 +132,9 @@ async def send_answer(send: Send, answer: Answer, body: Body, request_id: str, a
         (b"x-request-id", request_id.encode()),
     ]
     if body.json_bytes is not None:
-        headers.append((_JSON_BYTES.encode(), str(body.json_bytes).encode()))
-    encoding = wanted_encoding(accepted, len(content))
-    if encoding is not None:
-        content = await packed(content, encoding)
-        headers += [(b"content-encoding", encoding.encode()), (b"vary", b"accept-encoding")]
-    headers.append((b"content-length", str(len(content)).encode()))
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": content})
+        headers.append((_JSON_BYTES.encode(), b"%d" % body.json_bytes))
+    return headers
+
+
+def _packing(encoding: str) -> list[tuple[bytes, bytes]]:
+    return [(b"content-encoding", encoding.encode()), (b"vary", b"accept-encoding")]

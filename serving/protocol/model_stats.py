@@ -12,8 +12,11 @@ from serving.telemetry.counters import Statistics
 _BYTES_PER_MB = 1 << 20
 
 
-def model_stats(version: LoadedVersion, statistics: Statistics) -> dict[str, Any]:
-    """Requests answered together are one execution; there is no cache, so nothing hits or misses it."""
+def model_stats(version: LoadedVersion, statistics: Statistics, processes: int = 1) -> dict[str, Any]:
+    """`processes` hold the version in memory, each on its own.
+
+    Requests answered together are one execution; there is no cache, so nothing hits or misses it.
+    """
     counted = statistics.of(version.ref)
     return {
         "name": version.ref.model,
@@ -40,7 +43,7 @@ def model_stats(version: LoadedVersion, statistics: Statistics) -> dict[str, Any
             }
             for rows, times in sorted(counted.batches.items())
         ],
-        "memory_usage": _memory_usage(version),
+        "memory_usage": _memory_usage(version, processes),
     }
 
 
@@ -48,10 +51,10 @@ def _sum(count: int, ns: int) -> dict[str, int]:
     return {"count": count, "ns": ns}
 
 
-def _memory_usage(version: LoadedVersion) -> list[dict[str, Any]]:
+def _memory_usage(version: LoadedVersion, processes: int) -> list[dict[str, Any]]:
     """What loading took here, else what the registry says; nothing where it was never measured."""
     if version.is_awake and version.loading.cost_bytes:
-        return [{"type": "CPU", "id": 0, "byte_size": version.loading.cost_bytes}]
+        return [{"type": "CPU", "id": 0, "byte_size": version.loading.cost_bytes * processes}]
     registered = version.provenance.registered
     try:
         megabytes = float(registered.tags[Tag.MEMORY_MB]) if registered is not None else 0.0

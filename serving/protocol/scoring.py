@@ -16,12 +16,13 @@ import orjson
 from fastapi import APIRouter
 from fastapi.responses import Response
 
+from serving.accounts import Answer
 from serving.api.body import Receive
 from serving.api.encoding import read_content
 from serving.core.datatypes import DTYPES, Array
 from serving.core.errors import InvalidRequest, NotServed
 from serving.core.model import Format
-from serving.inference import Answer, Inference
+from serving.inference import Inference
 from serving.protocol.answer import Body
 from serving.protocol.catalogue import Catalogue
 from serving.protocol.deadline import timeout_seconds

@@ -91,14 +91,22 @@ def _name_of(tensor: object) -> str:
 def shape_of(tensor: Mapping[str, Any], spec: TensorSpec) -> tuple[int, ...]:
     """The tensor's declared shape, which fits `spec`."""
     shape = tensor.get("shape")
-    if not isinstance(shape, list) or any(type(length) is not int or length < 0 for length in shape):
+    if not isinstance(shape, list) or not _are_lengths(shape):
         raise InvalidRequest("'shape' must be an array of integers of at least 0", tensor=spec.name)
     if len(shape) > _MAX_RANK:
         raise InvalidRequest(f"shape has more than {_MAX_RANK} axes", tensor=spec.name)
-    if not spec.accepts_shape(tuple(shape)):
+    lengths = tuple(shape)
+    if not spec.accepts_shape(lengths):
         problem = f"shape {shape} does not fit {spec.wire_shape} (-1 is any length)"
         raise InvalidRequest(problem, tensor=spec.name)
-    return tuple(shape)
+    return lengths
+
+
+def _are_lengths(shape: list[Any]) -> bool:
+    for length in shape:  # noqa: SIM110 - a generator would take longer to begin than to end
+        if type(length) is not int or length < 0:
+            return False
+    return True
 
 
 def _refuse_non_finite(raw: bytes, reason: str) -> None:

@@ -9,8 +9,8 @@ from uuid import uuid4
 
 from google.protobuf.json_format import ParseDict
 
+from serving.accounts import Answer
 from serving.core.errors import NotServed
-from serving.inference import Answer
 from serving.protocol.backing import Backing
 from serving.protocol.deadline import timeout_seconds
 from serving.protocol.infer import answer_parameters
@@ -73,7 +73,7 @@ class Calls:
     async def model_statistics(
         self, request: pb.ModelStatisticsRequest, caller: Caller
     ) -> pb.ModelStatisticsResponse:
-        told = self._catalogue.statistics(request.name or None, request.version or None)
+        told = await self._catalogue.statistics(request.name or None, request.version or None)
         return ParseDict(told, pb.ModelStatisticsResponse())
 
     async def repository_index(

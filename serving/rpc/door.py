@@ -14,6 +14,8 @@ import grpc
 
 from serving.api.access import Access
 from serving.api.errors import Failure, failure_of
+from serving.api.intake import Intake
+from serving.logs import bound_request
 from serving.protocol.route_key import route_key
 from serving.rpc.calls import Caller
 from serving.rpc.generated import inference_pb2 as pb
@@ -34,8 +36,9 @@ _FINAL = "triton_enable_empty_final_response"
 class Door:
     """Confined to the event loop's thread."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, intake: Intake) -> None:
         self._access = access
+        self._intake = intake
 
     def _admitted(self, method: str, path: str, metadata: dict[str, str], context: Context) -> str:
         address = context.peer().rpartition(":")[0]
@@ -49,9 +52,11 @@ class Door:
             request_id = _request_id(metadata)
             key = route_key(metadata, request_id)
             caller = Caller("", request_id, context.time_remaining(), key)
+            bound_request.set(request_id)
             try:
                 caller.actor = self._admitted(*twin(message), metadata, context)
-                answer = await call(message, caller)
+                with self._intake.holding(message.ByteSize()):
+                    answer = await call(message, caller)
             except Exception as error:  # the edge: whatever escaped becomes a status
                 failure = failure_of(error)
             else:
@@ -74,7 +79,8 @@ class Door:
                 caller = Caller("", request_id, context.time_remaining(), key)
                 try:
                     caller.actor = self._admitted(*twin(message), metadata, context)
-                    answer = pb.ModelStreamInferResponse(infer_response=await call(message, caller))
+                    with self._intake.holding(message.ByteSize()):
+                        answer = pb.ModelStreamInferResponse(infer_response=await call(message, caller))
                 except Exception as error:  # the edge: whatever escaped becomes an answer
                     answer = pb.ModelStreamInferResponse(error_message=failure_of(error).message)
                     answer.infer_response.id = message.id

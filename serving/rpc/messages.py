@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from serving.accounts import Answer
 from serving.core.datatypes import Array
 from serving.core.errors import InvalidRequest
-from serving.inference import Answer
 from serving.protocol.answer import asked_outputs
 from serving.protocol.json_data import ONLY_BINARY, plain, wire_datatype
 from serving.protocol.raw_data import encode_raw

@@ -8,16 +8,19 @@ from serving.rpc.calls import Calls
 from serving.rpc.door import Call, Context, Door, Twin, fixed_twin, model_twin, refuse, repository_twin
 from serving.rpc.generated import health_pb2
 from serving.rpc.generated import inference_pb2 as pb
+from serving.tls import TlsFiles
 
 _INFERENCE = "inference.GRPCInferenceService"
+_MAX_METADATA_BYTES = 32 << 10
 _HEALTH = "grpc.health.v1.Health"
 
 
 class RpcServer:
     """One server on one port."""
 
-    def __init__(self, backing: Backing) -> None:
-        door, calls = Door(backing.access), Calls(backing)
+    def __init__(self, backing: Backing, *, max_calls: int | None = None, is_shared: bool = False) -> None:
+        """`is_shared` says that this is one of several workers, whose parent keeps the port for them."""
+        door, calls = Door(backing.access, backing.intake), Calls(backing)
         self._server = grpc.aio.server(
             handlers=(
                 grpc.method_handlers_generic_handler(_INFERENCE, _inference_handlers(door, calls)),
@@ -28,15 +31,17 @@ class RpcServer:
                 ("grpc.max_receive_message_length", backing.max_body_bytes),
                 ("grpc.max_send_message_length", -1),
                 # Else a second server on a busy port would take half of its calls without a word.
-                ("grpc.so_reuseport", 0),
+                ("grpc.so_reuseport", int(is_shared)),
+                ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
             ),
+            maximum_concurrent_rpcs=max_calls,
         )
 
-    async def start(self, host: str, port: int) -> int:
+    async def start(self, host: str, port: int, tls: TlsFiles | None = None) -> int:
         """The port it listens on. Raises `SignalboxError` when that is taken."""
         place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
-            bound = self._server.add_insecure_port(place)
+            bound = self._bind(place, tls)
         except RuntimeError:
             raise SignalboxError(
                 f"gRPC cannot listen on {place}: the port is taken or not allowed; set SIGNALBOX_GRPC_PORT "
@@ -44,6 +49,12 @@ class RpcServer:
             ) from None
         await self._server.start()
         return bound
+
+    def _bind(self, place: str, tls: TlsFiles | None) -> int:
+        if tls is None:
+            return self._server.add_insecure_port(place)
+        pair = (tls.key.read_bytes(), tls.certificate.read_bytes())
+        return self._server.add_secure_port(place, grpc.ssl_server_credentials([pair]))
 
     async def stop(self, grace_seconds: float) -> None:
         """Take no new calls, finish those in flight; what is not done by then is cancelled."""

@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 MAX_ELEMENTS = 256
 """Elements per row up to which a tensor is logged whole, one column each."""
 
+OUTPUTS_KEY = "signalbox.outputs"
+"""Key of a part's own list of tensors that are outputs and are written as they are, as JSON."""
+
 FIXED_COLUMNS = ("time", "request_id", "row", "model", "version", "variant", "status", "latency_ms")
 
 _PART_TIME = "%Y%m%dT%H%M%S.%fZ"
@@ -99,6 +102,40 @@ def parts(folder: Path, model: str | None = None) -> list[Part]:
     return sorted(found, key=lambda part: (part.newest_at, part.path.name))
 
 
+def label_part_path(folder: Path, model: str, newest_at: datetime, worker: str, number: int) -> Path:
+    """Where a part of a model's labels goes; no part of the log lies as deep."""
+    moment = newest_at.astimezone(UTC)
+    name = f"{moment.strftime(_PART_TIME)}-{worker}-{number}.parquet"
+    return model_folder(folder, model) / "labels" / moment.strftime("%Y-%m-%d") / name
+
+
+def label_parts(folder: Path, model: str | None = None) -> list[Part]:
+    """Every part of the labels of one model, or of all, oldest first."""
+    root = folder if model is None else model_folder(folder, model)
+    pattern = "labels/*/[!.]*.parquet" if model is not None else "*/labels/*/[!.]*.parquet"
+    found = [part for path in root.glob(pattern) if (part := _part(path)) is not None]
+    return sorted(found, key=lambda part: (part.newest_at, part.path.name))
+
+
+def read_labels(
+    folder: Path, model: str, since: datetime | None = None, until: datetime | None = None
+) -> "pa.Table":
+    """The labels that came for a model's answers with `since <= time < until`, oldest first.
+
+    Of each row's labels only the last: columns `time`, `request_id`, `row`, `version`, `variant`,
+    `answered_at`, `said` and `label.<index>`. No labels: a table without columns.
+    """
+    paths = [part.path for part in label_parts(folder, model) if since is None or part.newest_at >= since]
+    if not paths:
+        return _no_rows()
+    where, values = _Query(since, until, None, None, False, None).where()
+    with _duckdb().connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        last = "row_number() OVER (PARTITION BY request_id, row, version, variant ORDER BY time DESC) = 1"
+        statement = f"SELECT * FROM {_SOURCE} WHERE {where} QUALIFY {last} ORDER BY time, request_id, row"
+        return connection.sql(statement, params=[_names(paths), *values]).to_arrow_table()
+
+
 def read(
     folder: Path,
     model: str,
@@ -153,7 +190,7 @@ class _Query:
             return list(paths)
         ordered = list(paths) if self.oldest else list(reversed(paths))
         for count in _growing(len(ordered)):
-            where, values = self._where()
+            where, values = self.where()
             statement = f"SELECT count(*) FROM {_SOURCE} WHERE {where}"
             [(found,)] = connection.execute(statement, [_names(ordered[:count]), *values]).fetchall()
             if found >= self.limit:
@@ -162,7 +199,7 @@ class _Query:
         return ordered
 
     def _statement(self, paths: Sequence[Path]) -> tuple[str, list[object]]:
-        where, values = self._where()
+        where, values = self.where()
         chosen = f"SELECT * FROM {_SOURCE} WHERE {where}"
         if self.limit is not None:
             direction = "ASC" if self.oldest else "DESC"
@@ -171,7 +208,7 @@ class _Query:
             chosen = f"SELECT * FROM ({chosen}) USING SAMPLE reservoir({self.sample:d} ROWS) REPEATABLE (7)"
         return f"SELECT * FROM ({chosen}) ORDER BY time, row", [_names(paths), *values]
 
-    def _where(self) -> tuple[str, list[object]]:
+    def where(self) -> tuple[str, list[object]]:
         bounds: Mapping[str, object] = {
             "time >= ?": self.since,
             "time < ?": self.until,

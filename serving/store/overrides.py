@@ -5,7 +5,7 @@ replicas. One override per model and role holds at a time, the one laid last.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ from serving.core.errors import StoreUnusable
 from serving.store import audit, schema
 from serving.store.audit import AuditEntry
 from serving.store.database import insert_new, reading, writing
-from serving.store.durable import write_atomically
+from serving.store.durable import exclusive, write_atomically
 from serving.store.text import read_time, time_text
 
 _table = schema.overrides
@@ -37,26 +37,72 @@ class Override:
     laid_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """An override that holds no more, which the store has not been told yet."""
+
+    override: Override
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What the local file says."""
+
+    overrides: tuple[Override, ...] = ()
+    ended: tuple[Ended, ...] = ()
+
+
 class OverrideFile:
-    """The local copy. Whoever changes it reads, changes and writes the whole list, one at a time."""
+    """The local copy, of all workers of a server. Changed as a whole, under a lock, one at a time."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def read(self) -> list[Override]:
         """The overrides written last, none where nothing was ever written."""
+        return list(self.kept().overrides)
+
+    def stamp(self) -> tuple[int, int] | None:
+        """Another one after every change; None while there is no file."""
         try:
-            return [_from_fields(fields) for fields in json.loads(self.path.read_bytes())["overrides"]]
+            found = self.path.stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns
+
+    def change(self, change: Callable[[Kept], Kept]) -> Kept:
+        """Apply `change` to what is there; on disk when this returns. OSError where the disk refuses."""
+        with exclusive(self.path.with_name(self.path.name + ".lock")):
+            before = self.kept()
+            after = change(before)
+            if after != before:
+                self._write(after)
+        return after
+
+    def kept(self) -> Kept:
+        """Raises `StoreUnusable` for a file that cannot be understood."""
+        try:
+            content = json.loads(self.path.read_bytes())
+            overrides = tuple(_from_fields(fields) for fields in content["overrides"])
+            ended = content.get("ended", ())
+            return Kept(overrides, tuple(Ended(_from_fields(e["override"]), e["why"]) for e in ended))
         except FileNotFoundError:
-            return []
-        except (ValueError, KeyError, TypeError) as error:
+            return Kept()
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             step = "put back a copy of it, or remove it to drop every override of this server"
             problem = f"the override file {self.path} is damaged ({error})"
             raise StoreUnusable(problem, next_step=step) from error
 
     def write(self, overrides: Sequence[Override]) -> None:
         """Replace the list; on disk when this returns."""
-        content = {"overrides": [_fields(override) for override in overrides]}
+        self._write(Kept(tuple(overrides)))
+
+    def _write(self, kept: Kept) -> None:
+        content = {
+            "overrides": [_fields(override) for override in kept.overrides],
+            "ended": [{"override": _fields(ended.override), "why": ended.why} for ended in kept.ended],
+        }
         write_atomically(self.path, json.dumps(content, indent=2).encode() + b"\n")
 
 

@@ -5,7 +5,7 @@ come back with the same versions while MLflow and the state store are away.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 
 from serving.core.errors import StoreUnusable
 from serving.core.traffic import Split
-from serving.store.durable import write_atomically
+from serving.store.durable import exclusive, write_atomically
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class ModelRecord:
 
 
 class Record:
-    """The file. One writer: the serving process that owns the folder."""
+    """The file, of one server. A server of one process writes it whole, workers of one each their change."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -70,6 +70,14 @@ class Record:
                 next_step="move the file away; serving then follows the registry from the start",
             ) from error
 
+    def stamp(self) -> tuple[int, int] | None:
+        """Another one after every write; None while there is no file."""
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns
+
     def write(self, models: Mapping[str, ModelRecord]) -> None:
         """Returns once the record is on the disk."""
         text = json.dumps(
@@ -78,6 +86,13 @@ class Record:
             indent=1,
         )
         write_atomically(self._path, text.encode())
+
+    def merge(self, name: str, change: Callable[[ModelRecord], ModelRecord | None]) -> None:
+        """Change one model's entry, None removing it, and leave what other workers wrote of others."""
+        with exclusive(self._path.with_name(self._path.name + ".lock")):
+            models = self.read()
+            changed = change(models.pop(name, ModelRecord()))
+            self.write(models if changed is None else models | {name: changed})
 
 
 def _model_record(raw: Mapping[str, Any]) -> ModelRecord:

@@ -1,12 +1,12 @@
 """The rollbacks this server took, on its own disk: known over a restart, and with the store away."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from serving.core.errors import StoreUnusable
-from serving.store.durable import write_atomically
+from serving.store.durable import exclusive, write_atomically
 from serving.store.rollbacks import RollbackRecord, as_json, from_json
 
 
@@ -19,7 +19,7 @@ class Kept:
 
 
 class RollbackFile:
-    """The file. One writer: the serving process that owns the folder."""
+    """The file, of all workers of a server. Changed as a whole, under a lock, one at a time."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -37,7 +37,9 @@ class RollbackFile:
                 next_step="move it away; only the status of past rollbacks is lost",
             ) from error
 
-    def write(self, kept: Sequence[Kept]) -> None:
-        """Replace the list; on disk when this returns."""
-        told = [{"record": as_json(each.record), "is_stored": each.is_stored} for each in kept]
-        write_atomically(self.path, json.dumps({"rollbacks": told}, indent=1).encode())
+    def change(self, change: Callable[[list[Kept]], list[Kept]]) -> None:
+        """Apply `change` to what is there; on disk when this returns. OSError where the disk refuses."""
+        with exclusive(self.path.with_name(self.path.name + ".lock")):
+            after = change(self.read())
+            told = [{"record": as_json(each.record), "is_stored": each.is_stored} for each in after]
+            write_atomically(self.path, json.dumps({"rollbacks": told}, indent=1).encode())

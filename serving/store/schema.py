@@ -250,64 +250,6 @@ keys = Table(
     UniqueConstraint("digest", name="uq_keys_digest"),
 )
 
-telemetry = Table(
-    "telemetry",
-    metadata,
-    Column("model", String(512), nullable=False),
-    Column("version", String(64), nullable=False),
-    Column("variant", String(16), nullable=False),
-    Column("step_seconds", Integer, nullable=False),
-    # Start of the span, in seconds since 1970: spans are found and grouped by arithmetic.
-    Column("start", BigInteger, nullable=False),
-    Column("worker", String(256), nullable=False),
-    Column("requests", BigInteger, nullable=False),
-    Column("answered_rows", BigInteger, nullable=False),
-    Column("faults", BigInteger, nullable=False),
-    Column("labelled", BigInteger, nullable=False),
-    Column("body", Text, nullable=False),
-    PrimaryKeyConstraint(
-        "model", "version", "variant", "step_seconds", "start", "worker", name="pk_telemetry"
-    ),
-)
-Index("ix_telemetry_age", telemetry.c.step_seconds, telemetry.c.start)
-
-resources = Table(
-    "resources",
-    metadata,
-    Column("step_seconds", Integer, nullable=False),
-    Column("start", BigInteger, nullable=False),
-    Column("worker", String(256), nullable=False),
-    Column("body", Text, nullable=False),
-    PrimaryKeyConstraint("step_seconds", "start", "worker", name="pk_resources"),
-)
-
-failures = Table(
-    "failures",
-    metadata,
-    Column("fingerprint", String(64), nullable=False),
-    Column("model", String(512), nullable=False),
-    Column("version", String(64), nullable=False),
-    Column("error", Text, nullable=False),
-    Column("place", Text, nullable=False),
-    Column("message", Text, nullable=False),
-    Column("inputs", Text, nullable=False),
-    Column("request_id", Text, nullable=False),
-    Column("traceback", Text, nullable=False),
-    Column("times", BigInteger, nullable=False),
-    Column("first_seen_at", String(32), nullable=False),
-    Column("last_seen_at", String(32), nullable=False),
-    PrimaryKeyConstraint("fingerprint", name="pk_failures"),
-)
-Index("ix_failures_model", failures.c.model, failures.c.last_seen_at)
-
-label_batches = Table(
-    "label_batches",
-    metadata,
-    Column("batch", String(64), nullable=False),
-    Column("counted_at", String(32), nullable=False),
-    PrimaryKeyConstraint("batch", name="pk_label_batches"),
-)
-
 comparisons = Table(
     "comparisons",
     metadata,
@@ -400,3 +342,72 @@ policies = Table(
     Column("updated_by", Text, nullable=False),
     PrimaryKeyConstraint("model", "name", name="pk_policies"),
 )
+
+telemetry = Table(
+    "telemetry",
+    metadata,
+    Column("model", String(512), nullable=False),
+    Column("version", String(64), nullable=False),
+    Column("variant", String(16), nullable=False),
+    Column("step_seconds", Integer, nullable=False),
+    # Start of the span, in seconds since 1970: spans are found and grouped by arithmetic.
+    Column("start", BigInteger, nullable=False),
+    Column("worker", String(256), nullable=False),
+    Column("requests", BigInteger, nullable=False),
+    Column("answered_rows", BigInteger, nullable=False),
+    Column("faults", BigInteger, nullable=False),
+    Column("has_labels", Integer, nullable=False),
+    Column("body", Text, nullable=False),
+    PrimaryKeyConstraint(
+        "model", "version", "variant", "step_seconds", "start", "worker", name="pk_telemetry"
+    ),
+)
+Index("ix_telemetry_age", telemetry.c.step_seconds, telemetry.c.start)
+
+resources = Table(
+    "resources",
+    metadata,
+    Column("step_seconds", Integer, nullable=False),
+    Column("start", BigInteger, nullable=False),
+    Column("worker", String(256), nullable=False),
+    Column("body", Text, nullable=False),
+    PrimaryKeyConstraint("step_seconds", "start", "worker", name="pk_resources"),
+)
+
+failures = Table(
+    "failures",
+    metadata,
+    Column("fingerprint", String(64), nullable=False),
+    Column("model", String(512), nullable=False),
+    Column("version", String(64), nullable=False),
+    Column("error", Text, nullable=False),
+    Column("place", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("inputs", Text, nullable=False),
+    Column("request_id", Text, nullable=False),
+    Column("traceback", Text, nullable=False),
+    Column("times", BigInteger, nullable=False),
+    Column("first_seen_at", String(32), nullable=False),
+    Column("last_seen_at", String(32), nullable=False),
+    PrimaryKeyConstraint("fingerprint", name="pk_failures"),
+)
+Index("ix_failures_model", failures.c.model, failures.c.last_seen_at)
+
+labels = Table(
+    "labels",
+    metadata,
+    Column("request_id", String(128), nullable=False),
+    Column("row", Integer, nullable=False),
+    Column("model", String(512), nullable=False),
+    Column("version", String(64), nullable=False),
+    Column("variant", String(16), nullable=False),
+    Column("label", Text, nullable=False),
+    Column("said", Text),
+    Column("scored", Text, nullable=False),
+    Column("at", String(32), nullable=False),
+    Column("answered_at", String(32), nullable=False),
+    Column("replaced", Integer, nullable=False),
+    PrimaryKeyConstraint("request_id", "row", "model", "version", "variant", name="pk_labels"),
+)
+Index("ix_labels_age", labels.c.at)
+Index("ix_labels_model", labels.c.model, labels.c.version, labels.c.at)

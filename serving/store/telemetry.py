@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Engine, Row, func, select, update
 
 from serving.core.model import Variant, VersionRef
+from serving.core.scored import NOT_SCORED
 from serving.core.window import NOTHING, WindowStats, combined
 from serving.store import schema
 from serving.store.database import insert_new, reading, writing
@@ -126,10 +127,13 @@ class Live:
         return min(1.0, self.stats.scored.labelled / self.answered_rows)
 
 
+NOT_LIVE = Live()
+
+
 def live(engine: Engine, model: str, since: datetime, until: datetime) -> dict[str, Live]:
     """By version. Reads only spans with labels whole, so it costs little however busy the model was."""
     matching = _matching(model, None, None, since, until)
-    labelled = select(_table.c.version, _table.c.body).where(*matching, _table.c.labelled > 0)
+    labelled = select(_table.c.version, _table.c.body).where(*matching, _table.c.has_labels == 1)
     rows = select(_table.c.version, func.sum(_table.c.answered_rows)).where(*matching)
     found: dict[str, list[WindowStats]] = {}
     with reading(engine) as connection:
@@ -169,7 +173,7 @@ def _values(stats: WindowStats) -> dict[str, Any]:
         "requests": stats.requests,
         "answered_rows": stats.rows,
         "faults": stats.faults,
-        "labelled": stats.scored.labelled,
+        "has_labels": int(stats.scored != NOT_SCORED),
         "body": json_text(stats.as_json()),
     }
 

@@ -6,11 +6,13 @@ Python values imports pandas, which a server must not carry.
 
 import hashlib
 import io
+import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
+from importlib import import_module
 from random import Random
 from typing import Any, NamedTuple
 
@@ -18,11 +20,12 @@ import numpy as np
 
 from serving.core.datatypes import Array
 from serving.core.model import VersionRef
-from serving.store.inference_log import MAX_ELEMENTS, output_name, row_columns
+from serving.store.inference_log import MAX_ELEMENTS, OUTPUTS_KEY, output_name, row_columns
 
 _RAW = ".raw"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = datetime.resolution
+_REPEATED = ("model", "version", "variant", "status")
 # The columns a reader selects by; they stay whatever the privacy settings say.
 _KEPT = frozenset({"time", "row", "model", "version", "variant", "status", "latency_ms"})
 
@@ -51,30 +54,71 @@ class Privacy:
     def drops(self, column: str) -> bool:
         return column not in _KEPT and any(fnmatchcase(column, glob) for glob in self.drop)
 
+    def touches(self, tensor: str) -> bool:
+        """Whether a column of this tensor is not written as it is."""
+        columns = [f"{tensor}.{index}" for index in range(MAX_ELEMENTS)]
+        return any(self.drops(column) or self.hashes(column) for column in columns)
+
     def hashes(self, column: str) -> bool:
         return column not in _KEPT and any(fnmatchcase(column, glob) for glob in self.hash)
+
+
+def import_arrow() -> None:
+    """Takes a third of a second, which the first rows of a busy server should not meet."""
+    import_module("pyarrow.parquet")
 
 
 def parquet(records: Sequence[Record], privacy: Privacy, raw_ratio: float, chance: Random) -> bytes:
     """Records of one version as the content of a Parquet file, one row per batch row."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
+    groups = list(_alike(records))
     tables = [
         pa.Table.from_arrays(
             [_arrow(column, is_binary=name.endswith(_RAW)) for name, column in columns.items()],
             names=list(columns),
         )
-        for group in _alike(records)
+        for group in groups
         for columns in [_columns(group, privacy, raw_ratio, chance)]
     ]
     whole = pa.concat_tables(tables, promote_options="permissive")
+    return _file(whole, _legible([group[0] for group in groups], privacy))
+
+
+def table_file(columns: Mapping[str, Array]) -> bytes:
+    """Columns, (rows,) each, as the content of a Parquet file."""
+    import pyarrow as pa
+
+    arrays = [_arrow(column, is_binary=False) for column in columns.values()]
+    return _file(pa.Table.from_arrays(arrays, names=list(columns)), ())
+
+
+def _file(table: Any, outputs: Sequence[str]) -> bytes:
+    import pyarrow.parquet as pq
+
     file = io.BytesIO()
     # A quiet model fills a part with a few rows, so what is written per column and not per row counts.
-    pq.write_table(
-        whole, file, compression="zstd", compression_level=1, write_statistics=["time"], store_schema=False
-    )
+    with pq.ParquetWriter(
+        file,
+        table.schema,
+        compression="zstd",
+        compression_level=1,
+        write_statistics=["time"],
+        # Of numbers nearly every one is different: a dictionary costs three times the time, and bytes.
+        use_dictionary=[name for name in _REPEATED if name in table.column_names],
+        store_schema=False,
+    ) as writer:
+        writer.add_key_value_metadata({OUTPUTS_KEY: json.dumps(outputs)})
+        writer.write_table(table)
     return file.getvalue()
+
+
+def _legible(records: Sequence[Record], privacy: Privacy) -> list[str]:
+    """Names of the outputs whose columns say what the model said; a hash of an answer is no answer."""
+    names: dict[str, None] = {}
+    for record in records:
+        names |= dict.fromkeys(output_name(name, record.inputs) for name in record.outputs)
+    return [name for name in names if not privacy.touches(name)]
 
 
 def _alike(records: Sequence[Record]) -> Iterator[list[Record]]:
@@ -86,16 +130,16 @@ def _alike(records: Sequence[Record]) -> Iterator[list[Record]]:
 
 
 def _signature(record: Record) -> object:
-    return (
-        record.rows is None,
-        tuple((name, a.dtype, _row_shape(a, record.rows)) for name, a in record.inputs.items()),
-        tuple((name, a.dtype, _row_shape(a, record.rows)) for name, a in record.outputs.items()),
-    )
-
-
-def _row_shape(array: Array, rows: int | None) -> object:
-    """A tensor's shape without the batch axis; told apart from one that has none."""
-    return array.shape[1:] if _has_rows(array, rows) else (None, array.shape)
+    """Equal for records that stack. A tensor without the batch axis is told apart from one that has it."""
+    rows = record.rows
+    marks: list[object] = [rows is None]
+    for tensors in (record.inputs, record.outputs):
+        for name, array in tensors.items():
+            shape = array.shape
+            has_rows = rows is not None and shape and shape[0] == rows
+            marks += (name, array.dtype.num, shape[1:] if has_rows else (None, shape))
+        marks.append(None)
+    return tuple(marks)
 
 
 def _has_rows(array: Array, rows: int | None) -> bool:
@@ -119,20 +163,19 @@ def _columns(group: Sequence[Record], privacy: Privacy, raw_ratio: float, chance
 
 
 def _fixed(group: Sequence[Record]) -> dict[str, Array]:
-    counts = [_row_count(record) for record in group]
-
-    def each(value: Callable[[Record], object], dtype: Any) -> Array:
-        return np.repeat(np.array([value(record) for record in group], dtype=dtype), counts)
-
+    counts = np.array([_row_count(record) for record in group])
+    total, ref = int(counts.sum()), group[0].ref
+    # Microseconds since 1970 fit a float exactly.
+    times = np.rint(np.array([record.at.timestamp() for record in group]) * 1e6).astype(np.int64)
     return {
-        "time": each(lambda r: (r.at - _EPOCH) // _MICROSECOND, np.int64).view("datetime64[us]"),
-        "request_id": each(lambda r: r.request_id, object),
-        "row": np.concatenate([np.arange(count, dtype=np.int32) for count in counts]),
-        "model": each(lambda r: r.ref.model, object),
-        "version": each(lambda r: r.ref.version, object),
-        "variant": each(lambda r: str(r.variant), object),
-        "status": each(lambda r: r.status, object),
-        "latency_ms": each(lambda r: r.latency_seconds * 1000, np.float64),
+        "time": np.repeat(times, counts).view("datetime64[us]"),
+        "request_id": np.repeat(_objects([record.request_id for record in group]), counts),
+        "row": (np.arange(total) - np.repeat(counts.cumsum() - counts, counts)).astype(np.int32),
+        "model": _objects([ref.model] * total),
+        "version": _objects([ref.version] * total),
+        "variant": np.repeat(_objects([record.variant for record in group]), counts),
+        "status": np.repeat(_objects([record.status for record in group]), counts),
+        "latency_ms": np.repeat(np.array([record.latency_seconds for record in group]) * 1000, counts),
     }
 
 
@@ -200,14 +243,28 @@ def _arrow_bytes(column: Array, *, is_binary: bool) -> Any:
     import pyarrow as pa
 
     values = column.tolist()
-    encoded = [b"" if value is None else _bytes(value) for value in values]
-    if not is_binary:
-        encoded = [text.decode("utf-8", "backslashreplace").encode() for text in encoded]
-    offsets = np.zeros(len(encoded) + 1, dtype=np.int64)
-    np.cumsum([len(text) for text in encoded], out=offsets[1:])
+    content, sizes = _ascii(values) or _encoded(values, is_binary=is_binary)
+    offsets = np.zeros(len(values) + 1, dtype=np.int64)
+    np.cumsum(sizes, out=offsets[1:])
     present = np.packbits(
         np.array([value is not None for value in values], dtype=np.bool_), bitorder="little"
     )
-    buffers = [pa.py_buffer(present), pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded))]
+    buffers = [pa.py_buffer(present), pa.py_buffer(offsets), pa.py_buffer(content)]
     kind = pa.large_binary() if is_binary else pa.large_string()
-    return pa.Array.from_buffers(kind, len(encoded), buffers)
+    return pa.Array.from_buffers(kind, len(values), buffers)
+
+
+def _ascii(values: Sequence[Any]) -> tuple[bytes, list[int]] | None:
+    """Content and sizes of plain text, which is nearly all there is; None for anything else."""
+    try:
+        joined = "".join(values)
+    except TypeError:
+        return None
+    return (joined.encode(), list(map(len, values))) if joined.isascii() else None
+
+
+def _encoded(values: Sequence[Any], *, is_binary: bool) -> tuple[bytes, list[int]]:
+    encoded = [b"" if value is None else _bytes(value) for value in values]
+    if not is_binary:
+        encoded = [text.decode("utf-8", "backslashreplace").encode() for text in encoded]
+    return b"".join(encoded), list(map(len, encoded))

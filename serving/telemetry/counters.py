@@ -3,7 +3,9 @@
 Plain integers, written on the event loop's thread for every answer; reading them costs the reader.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
 from serving.core.clock import Clock
 from serving.core.model import VersionRef
@@ -81,6 +83,19 @@ class VersionStatistics:
             batch.rendered += 1
             batch.output_ns += ns
 
+    def add(self, told: Mapping[str, Any]) -> None:
+        """Account what another process of this machine counted, as `Statistics.as_json` has it."""
+        _add(self, told, but=("batches", "last_at"))
+        moments = [at for at in (self.last_at, told["last_at"]) if at is not None]
+        self.last_at = max(moments, default=None)
+        for rows, times in told["batches"].items():
+            _add(self.batches.setdefault(int(rows), BatchTimes()), times, but=())
+
+
+def _add(counted: VersionStatistics | BatchTimes, told: Mapping[str, Any], but: Iterable[str]) -> None:
+    for name in (each.name for each in fields(counted) if each.name not in but):
+        setattr(counted, name, getattr(counted, name) + told[name])
+
 
 class Statistics:
     """By version; a version keeps its numbers while it is out of memory."""
@@ -96,6 +111,19 @@ class Statistics:
                 del self._versions[next(iter(self._versions))]
             found = self._versions[ref] = VersionStatistics()
         return found
+
+    def as_json(self) -> list[dict[str, Any]]:
+        return [
+            {"model": ref.model, "version": ref.version, "counted": asdict(counted)}
+            for ref, counted in self._versions.items()
+        ]
+
+    def with_others(self, told: Iterable[list[dict[str, Any]]]) -> "Statistics":
+        """The sums of these and of what other processes told."""
+        together = Statistics(self._clock)
+        for entry in [*self.as_json(), *(entry for entries in told for entry in entries)]:
+            together.of(VersionRef(entry["model"], entry["version"])).add(entry["counted"])
+        return together
 
     def last_inference_ms(self, ref: VersionRef) -> int:
         """When the version last answered, in milliseconds since 1970; 0 for never."""

@@ -53,6 +53,10 @@ class Parts(Protocol):
 
     def trim(self, now: datetime) -> None: ...
 
+    def prepare(self) -> None:
+        """What writing takes that is better done before the first rows wait for it."""
+        ...
+
 
 def first_axis_is_batch(inputs: tuple[TensorSpec, ...]) -> bool:
     """Whether every input's first axis varies in length: then each of its entries is a row of the log."""
@@ -85,6 +89,7 @@ class InferenceLog:
         # Each counter has one writing thread, so that neither side ever waits for a lock.
         self._taken_rows = self._taken_bytes = 0
         self._settled_rows = self._settled_bytes = 0
+        self._picked_rows = 0
         self._wake = threading.Event()
         self._closing = False
         self._troubles: set[tuple[str, str]] = set()
@@ -119,7 +124,10 @@ class InferenceLog:
             return
         rows = _batch_rows(inputs) if first_axis_is_batch else None
         count = 1 if rows is None else rows
-        size_bytes = _RECORD_BYTES + _size_bytes(inputs) + _size_bytes(outputs)
+        size_bytes = _RECORD_BYTES
+        for arrays in (inputs, outputs):
+            for array in arrays.values():
+                size_bytes += array.nbytes if not array.dtype.hasobject else _text_bytes(array)
         waiting_rows = self._taken_rows - self._settled_rows + count
         waiting_bytes = self._taken_bytes - self._settled_bytes + size_bytes
         if waiting_rows > self._bounds.rows or waiting_bytes > self._bounds.size_bytes:
@@ -130,10 +138,13 @@ class InferenceLog:
         at = self._clock.now()
         record = Record(at, ref, request_id, variant, status, latency_seconds, inputs, outputs, rows)
         self._waiting.append((record, size_bytes))
-        if waiting_rows >= self._bounds.flush_rows and not self._wake.is_set():
+        # Rows being written count no more, or each record meanwhile would ask for a part of its own.
+        is_due = self._taken_rows - self._picked_rows >= self._bounds.flush_rows
+        if is_due and not self._wake.is_set():
             self._wake.set()
 
     def _run(self) -> None:
+        self._parts.prepare()
         while not self._closing:
             self._wake.wait(self._bounds.flush_seconds)
             self._wake.clear()
@@ -160,7 +171,10 @@ class InferenceLog:
                 rows += _count(batch[-1][0])
             if not batch:
                 return
+            self._picked_rows += rows
             yield batch
+            if self._taken_rows - self._picked_rows < self._bounds.flush_rows and not self._closing:
+                return  # what came while this was written waits for its own turn, to make a part worth it
 
     def _write(self, ref: VersionRef, records: Sequence[Record]) -> None:
         rows = sum(map(_count, records))
@@ -209,14 +223,12 @@ def _count(record: Record) -> int:
 
 def _batch_rows(inputs: Mapping[str, Array]) -> int | None:
     """Length of the axis all inputs share; None where they share none."""
+    if len(inputs) == 1:
+        [array] = inputs.values()
+        return array.shape[0] if array.ndim else None
     lengths = {array.shape[0] if array.ndim else None for array in inputs.values()}
     return lengths.pop() if len(lengths) == 1 else None
 
 
-def _size_bytes(arrays: Mapping[str, Array]) -> int:
-    total = 0
-    for array in arrays.values():
-        total += array.nbytes
-        if array.dtype.kind == "O":
-            total += sum(map(len, array.flat))
-    return total
+def _text_bytes(array: Array) -> int:
+    return array.nbytes + sum(map(len, array.flat))

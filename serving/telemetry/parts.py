@@ -13,7 +13,7 @@ from pathlib import Path
 from random import Random
 
 from serving.store.inference_log import part_path, parts
-from serving.telemetry.columns import Privacy, Record, parquet
+from serving.telemetry.columns import Privacy, Record, import_arrow, parquet
 
 _ABANDONED_SECONDS = 3600.0
 
@@ -46,6 +46,9 @@ class PartFolder:
         self._raw_ratio = raw_ratio
         self._chance = chance
         self._number = 0
+
+    def prepare(self) -> None:
+        import_arrow()
 
     def write(self, records: Sequence[Record]) -> None:
         """One part of records of one version. Raises `OSError` where the disk does not take it."""

@@ -20,6 +20,7 @@ from serving.core.errors import (
     StoreUnavailable,
     StoreUnusable,
     UnsupportedContent,
+    VersionUnresponsive,
 )
 
 TABLE: list[tuple[SignalboxError, int, str, str]] = [
@@ -39,6 +40,12 @@ TABLE: list[tuple[SignalboxError, int, str, str]] = [
         "key 'a' asks more often than allowed; try again in 0.5 s",
     ),
     (Overloaded("full", retry_after_seconds=1.2), 503, "UNAVAILABLE", "full"),
+    (
+        VersionUnresponsive("digits", "4", retry_after_seconds=5.0),
+        503,
+        "UNAVAILABLE",
+        "version 4 of 'digits' does not answer: all its threads are stuck; it is tried again in 5 s",
+    ),
     (RegistryUnavailable("MLflow is away"), 503, "UNAVAILABLE", "MLflow is away"),
     (StoreUnavailable("locked"), 503, "UNAVAILABLE", "locked"),
     (StoreUnusable("damaged", next_step="restore it"), 503, "UNAVAILABLE", "damaged; restore it"),
@@ -67,6 +74,8 @@ def test_every_error_of_the_tree_is_in_the_table() -> None:
 def test_headers_say_when_and_how_to_come_again() -> None:
     """Whole seconds, rounded up; and which scheme takes the key."""
     assert failure_of(Overloaded("full", retry_after_seconds=1.2)).headers == {"Retry-After": "2"}
+    stuck = VersionUnresponsive("digits", "4", retry_after_seconds=4.5)
+    assert failure_of(stuck).headers == {"Retry-After": "5"}
     assert failure_of(RateLimited("ann", retry_after_seconds=0.2)).headers == {"Retry-After": "1"}
     assert failure_of(AccessRefused("no", identified=False)).headers == {"WWW-Authenticate": "Bearer"}
 

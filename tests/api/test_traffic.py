@@ -1,7 +1,7 @@
 """`GET` and `PUT /api/v2/traffic/{model}`: what requests meet, and every way a wish can end."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,10 @@ import httpx
 import pytest
 
 from serving.core.clock import SystemClock
-from serving.store import rollouts
+from serving.store import rollouts, workers
 from serving.store.leases import Leases
 from serving.store.rollouts import Request, State
+from serving.store.workers import Beat, WorkerModel
 from tests.mlflow_double import Fault, MlflowDouble
 from tests.models import onnx_adder, onnx_wrong_shape
 from tests.station import ADMIN, Station, station
@@ -197,6 +198,22 @@ async def test_change_says_so_when_the_registry_does_not_take_it(
         answer = await put(server, percent=100)
         assert answer.status_code == 503
         assert await server.version() == "1"
+
+
+@pytest.mark.parametrize(("percent", "status"), [(50, 200), (5, 202)])
+@story
+async def test_change_is_done_when_every_worker_reports_it(
+    home: Path, double: MlflowDouble, percent: int, status: int
+) -> None:
+    """A replica that lags is waited for, and the answer says so where that is in vain."""
+    async with station(home, double) as server:
+        await server.serves("2", address="challenger")
+        lags = WorkerModel("1", None, {}, challenger="2", percent=percent)
+        ahead = datetime.now(UTC) + timedelta(seconds=30)  # a beat that stays young
+        workers.beat(server.engine, Beat("other", "http://x", ahead, ahead, {"m": lags}))
+        answer = await put(server, percent=50)
+        assert (answer.status_code, answer.json()) == (status, split(50))
+        assert await state(server) == split(50)
 
 
 @story

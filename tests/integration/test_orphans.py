@@ -1,9 +1,13 @@
 """What the registry no longer names: answered for a while, then gone; never cut off by a slip."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.integration.conftest import StartServing
+from tests.mlflow_double import MlflowDouble
 from tests.mlflow_registry import MlflowRegistry
+from tests.models import onnx_adder
 from tests.traffic import Traffic, failed
 from tests.waiting import holds
 
@@ -13,7 +17,7 @@ GRACE_SECONDS = 3.0
 GRACE_MINUTES = GRACE_SECONDS / 60
 
 
-@pytest.mark.parametrize("way", ["alias deleted", "model deleted"])
+@pytest.mark.parametrize("way", ["alias deleted", "version deleted", "model deleted", "model renamed"])
 def test_model_answers_on_for_a_while_when_no_longer_named(
     registry: MlflowRegistry, start_serving: StartServing, way: str
 ) -> None:
@@ -22,17 +26,22 @@ def test_model_answers_on_for_a_while_when_no_longer_named(
     stays.point("1")
     goes.point("1")
     serving = start_serving(f"{stays.name},{goes.name}", orphan_minutes=GRACE_MINUTES)
+    name = goes.name
     if way == "alias deleted":
         goes.unpoint()
-    else:
+    elif way == "version deleted":
+        goes.delete_version("1")
+    elif way == "model deleted":
         goes.delete()
+    else:
+        goes.rename(f"{name}-renamed")
     with Traffic(serving.url, stays.name, rate_per_second=20) as traffic:
-        holds(lambda: serving.infer(goes.name).added == 2.0, "it answers", seconds=GRACE_SECONDS * 0.8)
-        assert [n.model for n in serving.notices("champion_orphaned", goes.name)] == [goes.name]
-        serving.wait(lambda: serving.infer(goes.name).status == 404, "it is gone")
-    told = serving.infer(goes.name).error
+        holds(lambda: serving.infer(name).added == 2.0, "it answers", seconds=GRACE_SECONDS * 0.8)
+        assert [n.model for n in serving.notices("champion_orphaned", name)] == [name]
+        serving.wait(lambda: serving.infer(name).status == 404, "it is gone")
+    told = serving.infer(name).error
     assert told is not None
-    assert goes.name in told
+    assert name in told
     assert f"available: {stays.name}" in told
     assert failed(traffic.samples) == []
     serving.assert_nothing_lost()
@@ -79,4 +88,28 @@ def test_emptied_registry_is_a_fault_when_every_model_vanished(
     serving.kill()
     serving.start_ready()
     holds(lambda: serving.infer(model.name).version == "1", "it answers", seconds=1)
+    serving.assert_nothing_lost()
+
+
+def test_other_database_is_a_fault_when_it_names_none_of_the_models(
+    registry: MlflowRegistry, start_serving: StartServing, double: MlflowDouble, tmp_path: Path
+) -> None:
+    """MLflow pointed elsewhere by mistake: answered on, named as stale, followed again once it is back."""
+    model = registry.model("onnx:1", "onnx:2", prefix="orphan")
+    model.point("1")
+    serving = start_serving(f"{model.name},other", orphan_minutes=0)
+    double.add("other", onnx_adder(tmp_path / "other", 5.0))
+    double.point("other", "1")
+    serving.terminate()
+    serving.mlflow_url = double.url
+    serving.start_ready()
+    serving.wait(lambda: serving.model(model.name)["registry_stale"], "it is shown as stale")
+    holds(lambda: serving.infer(model.name).version == "1", "it answers", seconds=2)
+    assert "names none of the models" in serving.model(model.name)["registry_stale"]
+    serving.assert_nothing_lost()
+    serving.terminate()
+    serving.mlflow_url = registry.server.url
+    serving.start_ready()
+    model.point("2")
+    serving.wait_for(model.name, "2")
     serving.assert_nothing_lost()

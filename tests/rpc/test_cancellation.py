@@ -10,6 +10,7 @@ import grpc
 import numpy as np
 import pytest
 
+from serving.api.intake import Intake
 from serving.core.datatypes import Array
 from serving.core.health import Status
 from serving.protocol.backing import Backing
@@ -52,7 +53,9 @@ def hangs() -> Iterator[Counting]:
 async def line_to(desk: Desk) -> AsyncIterator[Line]:
     access = open_access()
     nothing = cast(Any, None)
-    backing = Backing(access, desk.inference, nothing, nothing, lambda _: Status.HEALTHY, 1 << 20, 20.0)
+    backing = Backing(
+        access, Intake(1 << 30), desk.inference, nothing, nothing, lambda _: Status.HEALTHY, 1 << 20, 20.0
+    )
     rpc = RpcServer(backing)
     port = await rpc.start("127.0.0.1", 0)
     try:

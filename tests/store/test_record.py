@@ -1,6 +1,7 @@
 """Serving's own record: what it answered with is what it comes back with."""
 
 import stat
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -69,3 +70,21 @@ def test_record_is_refused_with_the_next_step_when_damaged(
     path.write_bytes(content)
     with pytest.raises(StoreUnusable, match=r"served\.json is damaged .*; move the file away"):
         record.read()
+
+
+def test_change_of_one_model_leaves_the_others_when_several_workers_write(tmp_path: Path) -> None:
+    """Each has its own view; none undoes what another wrote of another model."""
+    one, other = (Record(tmp_path / "served.json") for _ in range(2))
+    one.write({"a": ModelRecord(aliases={"champion": ONE}), "b": ModelRecord(by_hand=(ONE,))})
+    before = other.stamp()
+    one.merge("a", lambda _: ModelRecord(aliases={"champion": TWO}))
+    assert other.stamp() != before
+    other.merge("b", lambda found: replace(found, aliases={"champion": TWO}))
+    other.merge("c", lambda found: found)
+    assert one.read() == {
+        "a": ModelRecord(aliases={"champion": TWO}),
+        "b": ModelRecord(aliases={"champion": TWO}, by_hand=(ONE,)),
+        "c": ModelRecord(),
+    }
+    one.merge("a", lambda _: None)
+    assert sorted(other.read()) == ["b", "c"]

@@ -39,6 +39,9 @@ class Stuck:
         self.is_free.wait(30)
         self.rows += len(records)
 
+    def prepare(self) -> None:
+        """Nothing to import."""
+
     def trim(self, now: datetime) -> None:
         pass
 
@@ -54,6 +57,9 @@ class Failing:
         if self._errors:
             raise self._errors.pop(0)
         self.rows += len(records)
+
+    def prepare(self) -> None:
+        """Nothing to import."""
 
     def trim(self, now: datetime) -> None:
         raise OSError("cannot list")

@@ -12,7 +12,7 @@ import pytest
 from mlflow.deployments import get_deploy_client, run_local
 from mlflow.exceptions import MlflowException
 
-from flows.cli import mlflow_plugin
+from flows.cli.mlflow_options import payload
 from flows.cli.mlflow_plugin import SignalboxClient, target_help
 from tests.prefect_server import ROOT
 
@@ -96,7 +96,7 @@ def test_flavour_and_endpoint_are_refused(client: SignalboxClient) -> None:
 
 
 @pytest.mark.parametrize(
-    ("inputs", "payload"),
+    ("inputs", "sent"),
     [
         (
             pd.DataFrame({"a": [1, 2]}),
@@ -108,8 +108,8 @@ def test_flavour_and_endpoint_are_refused(client: SignalboxClient) -> None:
         ({"instances": [1]}, {"instances": [1]}),
     ],
 )
-def test_inputs_become_a_scoring_request(inputs: object, payload: object) -> None:
-    assert json.loads(json.dumps(mlflow_plugin._payload(inputs))) == payload
+def test_inputs_become_a_scoring_request(inputs: object, sent: object) -> None:
+    assert json.loads(json.dumps(payload(inputs))) == sent
 
 
 def test_client_is_one_class_when_mlflow_looks(

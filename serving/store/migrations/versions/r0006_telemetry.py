@@ -1,4 +1,4 @@
-"""What was measured of every version and worker, what failed, and which batches of labels were counted."""
+"""What was measured of every version and worker, what failed, and the labels that came back for answers."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -19,7 +19,7 @@ def upgrade() -> None:
         sa.Column("requests", sa.BigInteger, nullable=False),
         sa.Column("answered_rows", sa.BigInteger, nullable=False),
         sa.Column("faults", sa.BigInteger, nullable=False),
-        sa.Column("labelled", sa.BigInteger, nullable=False),
+        sa.Column("has_labels", sa.Integer, nullable=False),
         sa.Column("body", sa.Text, nullable=False),
         sa.PrimaryKeyConstraint(
             "model", "version", "variant", "step_seconds", "start", "worker", name="pk_telemetry"
@@ -52,8 +52,19 @@ def upgrade() -> None:
     )
     op.create_index("ix_failures_model", "failures", ["model", "last_seen_at"])
     op.create_table(
-        "label_batches",
-        sa.Column("batch", sa.String(64), nullable=False),
-        sa.Column("counted_at", sa.String(32), nullable=False),
-        sa.PrimaryKeyConstraint("batch", name="pk_label_batches"),
+        "labels",
+        sa.Column("request_id", sa.String(128), nullable=False),
+        sa.Column("row", sa.Integer, nullable=False),
+        sa.Column("model", sa.String(512), nullable=False),
+        sa.Column("version", sa.String(64), nullable=False),
+        sa.Column("variant", sa.String(16), nullable=False),
+        sa.Column("label", sa.Text, nullable=False),
+        sa.Column("said", sa.Text),
+        sa.Column("scored", sa.Text, nullable=False),
+        sa.Column("at", sa.String(32), nullable=False),
+        sa.Column("answered_at", sa.String(32), nullable=False),
+        sa.Column("replaced", sa.Integer, nullable=False),
+        sa.PrimaryKeyConstraint("request_id", "row", "model", "version", "variant", name="pk_labels"),
     )
+    op.create_index("ix_labels_age", "labels", ["at"])
+    op.create_index("ix_labels_model", "labels", ["model", "version", "at"])

@@ -1,0 +1,1 @@
+"""Measures what the README promises, side by side with others on one machine: `make bench`."""

@@ -1,0 +1,93 @@
+"""Logs the models that only benchmarks need; run as a program, like `tests.training`.
+
+    python -m benchmarks.models http://127.0.0.1:5000 image heavy:1 heavy:2
+
+`image` takes (n, 3, 224, 224) FP32 and gives ten numbers; `heavy:C` adds C to (n, 3) and carries 34 MB
+of weights that it really multiplies.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from tests.training import LoggedModel
+
+IMAGE = (3, 224, 224)
+_HEAVY_SIDE = 2980  # squared, of 4 bytes: 34 MB
+_OPSET = 17
+
+
+def image() -> onnx.ModelProto:
+    """A mean over each colour and a small layer: cheap to compute, dear to carry."""
+    weight = np.random.default_rng(7).standard_normal((3, 10)).astype(np.float32)
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["image"], ["means"]),
+        helper.make_node("Flatten", ["means"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "weight"], ["scores"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "image",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", *IMAGE])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", 10])],
+        [numpy_helper.from_array(weight, "weight")],
+    )
+    return _model(graph)
+
+
+def heavy(constant: float) -> onnx.ModelProto:
+    """x + constant, by way of a large product that comes to nothing."""
+    large = np.zeros((_HEAVY_SIDE, _HEAVY_SIDE), np.float32)
+    large[0, 0] = constant
+    into = np.zeros((3, _HEAVY_SIDE), np.float32)
+    out = np.zeros((_HEAVY_SIDE, 3), np.float32)
+    nodes = [
+        helper.make_node("MatMul", ["x", "into"], ["wide"]),
+        helper.make_node("MatMul", ["wide", "large"], ["wider"]),
+        helper.make_node("MatMul", ["wider", "out"], ["nothing"]),
+        helper.make_node("Add", ["x", "nothing"], ["same"]),
+        helper.make_node("Add", ["same", "constant"], ["y"]),
+    ]
+    weights = {"into": into, "large": large, "out": out, "constant": np.float32(constant)}
+    graph = helper.make_graph(
+        nodes,
+        "heavy",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3])],
+        [numpy_helper.from_array(np.asarray(array), name) for name, array in weights.items()],
+    )
+    return _model(graph)
+
+
+def _model(graph: onnx.GraphProto) -> onnx.ModelProto:
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=8)
+    onnx.checker.check_model(model)
+    return model
+
+
+def _log(recipe: str) -> LoggedModel:
+    import mlflow.onnx
+
+    kind, _, constant = recipe.partition(":")
+    recipes: dict[str, Callable[[], Any]] = {"image": image, "heavy": lambda: heavy(float(constant))}
+    with mlflow.start_run() as run:
+        told = mlflow.onnx.log_model(recipes[kind](), name="model", pip_requirements=["onnxruntime"])
+    return LoggedModel(recipe, told.model_uri, told.model_id, run.info.run_id)
+
+
+def main() -> None:
+    import mlflow
+
+    mlflow.set_tracking_uri(sys.argv[1])
+    for recipe in sys.argv[2:]:
+        print("logged " + json.dumps(asdict(_log(recipe))), flush=True)
+
+
+if __name__ == "__main__":
+    main()

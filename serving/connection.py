@@ -1,0 +1,168 @@
+"""One HTTP connection that answers an inference request on the spot where nothing has to be waited for.
+
+uvicorn starts a task per request, hands it the body and takes the answer piece by piece, which together
+costs more than a small model. Here a short POST to an inference path is read whole first and offered to
+the application's `at_once`. What that leaves, and every other request, goes uvicorn's way.
+"""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from serving.api.reply import Headers, Reply
+
+AtOnce = Callable[[dict[str, object], bytes], Reply | None]
+
+_INFERENCE = b"/infer"
+# Longer bodies come in pieces, which are counted before they are put together.
+_MAX_BYTES = 1 << 20
+_ONE_WRITE_BYTES = 1 << 16
+# A body of unknown length, one that waits to be asked for, and a proxy's word for whom it speaks.
+_NOT_SHORT = frozenset(
+    {b"transfer-encoding", b"expect", b"upgrade", b"x-forwarded-for", b"x-forwarded-proto"}
+)
+
+
+class Turn:
+    """One request while it is read and answered on the spot, in the place of uvicorn's cycle."""
+
+    __slots__ = (
+        "disconnected",
+        "keep_alive",
+        "message_event",
+        "pieces",
+        "response_complete",
+        "response_started",
+        "scope",
+    )
+
+    def __init__(self, scope: dict[str, object], *, keep_alive: bool) -> None:
+        self.scope = scope
+        self.pieces: list[bytes] = []
+        # What uvicorn's protocol looks at and sets.
+        self.keep_alive = keep_alive
+        self.response_started = self.response_complete = self.disconnected = False
+        self.message_event = self
+
+    def set(self) -> None:
+        """In the place of an event: nobody waits for it."""
+
+
+class DirectConnection(HttpToolsProtocol):
+    """Confined to the event loop's thread."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        # Not of `self.app`, which uvicorn has wrapped to look for a proxy's headers.
+        self._at_once: AtOnce | None = getattr(self.config.app, "at_once", None)
+        self._quiet_since = 0.0
+        self.turn: Turn | None = None
+
+    def on_headers_complete(self) -> None:
+        if not self._is_short():
+            self.turn = None
+            super().on_headers_complete()
+            return
+        scope = cast("dict[str, object]", self.scope)
+        scope["method"], scope["path"], scope["raw_path"] = "POST", self.url.decode("ascii"), self.url
+        scope["query_string"] = b""
+        self.turn = Turn(scope, keep_alive=self.parser.should_keep_alive())
+        self.cycle = cast(Any, self.turn)
+
+    def on_body(self, body: bytes) -> None:
+        if self.turn is None:
+            super().on_body(body)
+        else:
+            self.turn.pieces.append(body)
+
+    def on_message_complete(self) -> None:
+        turn, self.turn = self.turn, None
+        if turn is None:
+            super().on_message_complete()
+        elif not turn.disconnected:
+            body = turn.pieces[0] if len(turn.pieces) == 1 else b"".join(turn.pieces)
+            reply = self._at_once(turn.scope, body) if self._at_once is not None else None
+            if reply is None:
+                self._go_the_long_way(turn, body)
+            else:
+                self._send(turn, reply)
+
+    def _unset_keepalive_if_required(self) -> None:
+        """The timer of a quiet connection runs on: it looks before it closes."""
+        if self.transport.is_closing():
+            super()._unset_keepalive_if_required()
+
+    def on_response_complete(self) -> None:
+        """As the base class, with one timer per connection in the place of one per request."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+            return
+        self._quiet_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._look_again(self.timeout_keep_alive)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a connection that was quiet for long; look again later at one that was not."""
+        self.timeout_keep_alive_task = None
+        if self.transport.is_closing() or (self.cycle is not None and not self.cycle.response_complete):
+            return  # the end of what is being answered looks again
+        left_seconds = self._quiet_since + self.timeout_keep_alive - self.loop.time()
+        if left_seconds > 0:
+            self._look_again(left_seconds)
+        else:
+            self.transport.close()
+
+    def _look_again(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+    def _is_short(self) -> bool:
+        parser, url = self.parser, self.url
+        if not url.endswith(_INFERENCE) or not url.startswith(b"/") or b"%" in url or b"?" in url:
+            return False
+        if self._at_once is None or self.root_path or parser.get_method() != b"POST":
+            return False
+        # Answers leave in the order of their requests, which uvicorn sees to.
+        is_free = self.cycle is None or self.cycle.response_complete
+        if not is_free or self.flow.write_paused or parser.get_http_version() != "1.1":
+            return False
+        length = b""
+        for name, value in self.headers:
+            if name == b"content-length":
+                length = value
+            elif name in _NOT_SHORT:
+                return False
+        return length.isdigit() and int(length) <= _MAX_BYTES
+
+    def _go_the_long_way(self, turn: Turn, body: bytes) -> None:
+        self.cycle = cast(Any, None)
+        super().on_headers_complete()
+        self.cycle.keep_alive = self.cycle.keep_alive and turn.keep_alive
+        super().on_body(body)
+        super().on_message_complete()
+
+    def _send(self, turn: Turn, reply: Reply) -> None:
+        head = _head(reply, self.server_state.default_headers, keep_alive=turn.keep_alive)
+        if len(reply.content) <= _ONE_WRITE_BYTES:
+            self.transport.write(head + reply.content)
+        else:
+            self.transport.write(head)
+            self.transport.write(reply.content)
+        turn.response_started = turn.response_complete = True
+        if not turn.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
+
+
+def _head(reply: Reply, defaults: Headers, *, keep_alive: bool) -> bytes:
+    """Status line and headers. Raises RuntimeError where a header would end early and begin another."""
+    headers = [*defaults, *reply.headers]
+    lines = b"".join([b"%b: %b\r\n" % header for header in headers])
+    if lines.count(b"\n") != len(headers) or lines.count(b"\r") != len(headers):
+        raise RuntimeError("a header holds a line end")
+    return STATUS_LINE[reply.status] + lines + (b"\r\n" if keep_alive else b"connection: close\r\n\r\n")

@@ -1,0 +1,1 @@
+"""Several workers as one server: the parent that keeps them, and what they tell one another."""
