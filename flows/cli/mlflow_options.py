@@ -1,4 +1,4 @@
-"""What MLflow's deployments commands may be given, as Signalbox's API takes it: options, inputs, and the help.
+"""What MLflow's deployments commands may be given, as Signalbox's API takes it: options, inputs, the help.
 
 Called by `flows.cli.mlflow_plugin`, which MLflow looks into: nothing here may be a deployment client.
 """
