@@ -23,7 +23,7 @@ from flows.rollout.keeper import holder_of
 from flows.rollout.outcome import Outcome, Verdict
 from flows.rollout.parts import Parts
 from flows.rollout.promotion import Asked, joined, record, work
-from flows.rollout.render import checks_of, outcome_markdown
+from flows.rollout.render import checks_of, outcome_markdown, stages_of
 from flows.settings import FlowSettings
 from flows.validate_model import validator
 from flows.wiring import Wiring, wired
@@ -145,6 +145,8 @@ def publish(outcome: Outcome, model: str) -> None:
     create_markdown_artifact(key=key, markdown=outcome_markdown(outcome, model), description=outcome.reason)
     if rows := checks_of(outcome):
         create_table_artifact(key=f"{key}-checks", table=rows, description="validation and benchmark")
+    if outcome.rollout is not None and (stages := stages_of(outcome.rollout)):
+        create_table_artifact(key=f"{key}-stages", table=stages, description="evidence by stage")
 
 
 def final_state(outcome: Outcome) -> State[Any]:

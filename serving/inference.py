@@ -263,11 +263,14 @@ class Inference:
     async def _run(
         self, version: LoadedVersion, inputs: Arrays, deadline: float, timing: Timing
     ) -> dict[str, np.ndarray]:
+        remaining_seconds = deadline - self._clock.monotonic()
+        if remaining_seconds <= 0:
+            raise DeadlineExceeded(f"the deadline passed before version {version.ref} was asked")
         timing.asked_ns = time.perf_counter_ns()
         outputs = version.at_once(inputs, timing)
         if outputs is None:
             try:
-                async with asyncio.timeout(deadline - self._clock.monotonic()):
+                async with asyncio.timeout(remaining_seconds):
                     outputs = await version.run(inputs, deadline, timing)
             except TimeoutError:
                 raise DeadlineExceeded(f"version {version.ref} did not answer before the deadline") from None

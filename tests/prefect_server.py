@@ -50,6 +50,8 @@ class PrefectServer:
             prefect_api_url=self.url,
             serving_url=f"http://127.0.0.1:{free_port()}",
             models=MODELS,
+            # No caller asks these models anything: by stages they would be held.
+            strategy="direct",
         )
 
     @property

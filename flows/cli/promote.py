@@ -61,7 +61,7 @@ def promote(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the plan and its limits.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Follow the rollout to its end.")] = False,
-    wait_seconds: Annotated[float, typer.Option(min=0, help="How long --wait waits.")] = 900.0,
+    wait_seconds: Annotated[float, typer.Option(min=0, help="How long --wait waits.")] = 14_400.0,
     as_json: AsJson = False,
 ) -> None:
     """Validate a version and make it champion. With --wait: 0 promoted, 1 not, 2 held or still open."""

@@ -12,11 +12,11 @@ from flows.rollout.evidence import Evidence
 from flows.rollout.latency import Times, compare_times
 from flows.rollout.measurement import Measurement, Verdict
 from flows.rollout.policy import JudgePolicy, Kind, MetricName
-from flows.rollout.sequential import Count, compare
+from flows.rollout.sequential import Count, compare, faults_of_challenger, is_worse
 from serving.core.scored import Scored
 from serving.core.window import WindowStats
 
-_FAIL_SAMPLES = 20
+_LARGEST_RATIO = 1e12
 
 
 class Shift(StrEnum):
@@ -74,7 +74,8 @@ def _reason(verdict: Verdict, measurements: tuple[Measurement, ...], policy: Jud
 
 def _errors(champion: WindowStats, challenger: WindowStats, policy: JudgePolicy) -> Measurement:
     one, two = _faults(champion), _faults(challenger)
-    seen = compare(one, two, policy.error_tau)
+    seen, whose = compare(one, two, policy.error_tau), faults_of_challenger(one, two)
+    ratio = min(max(seen.likelihood_ratio, whose.likelihood_ratio / 10), _LARGEST_RATIO)
     about = f"champion {one}, challenger {two}"
     evidence = {
         "champion_faults": one.hits,
@@ -82,7 +83,7 @@ def _errors(champion: WindowStats, challenger: WindowStats, policy: JudgePolicy)
         "challenger_faults": two.hits,
         "challenger_requests": two.trials,
         "difference": seen.difference,
-        "likelihood_ratio": min(seen.likelihood_ratio, 1e12),
+        "likelihood_ratio": ratio,
         "limit": 1 / policy.error_alpha,
     }
 
@@ -91,8 +92,7 @@ def _errors(champion: WindowStats, challenger: WindowStats, policy: JudgePolicy)
 
     if not one.trials and not two.trials:
         return measured(Verdict.NOT_MEASURED, "no version was asked")
-    if two.trials >= _FAIL_SAMPLES and seen.is_worse(policy.error_alpha):
-        ratio = evidence["likelihood_ratio"]
+    if is_worse(one, two, policy.error_tau, policy.error_alpha):
         return measured(Verdict.FAIL, f"{about}; {ratio:.3g} times likelier than by chance")
     if min(one.trials, two.trials) < policy.min_samples:
         return measured(Verdict.INCONCLUSIVE, f"{about}; {policy.min_samples} requests of each are needed")
@@ -128,16 +128,17 @@ def _labels(champion: Scored, challenger: Scored, policy: JudgePolicy) -> Measur
 def _accuracy(champion: Scored, challenger: Scored, policy: JudgePolicy) -> Measurement:
     one = Count(champion.classified - champion.right, champion.classified)
     two = Count(challenger.classified - challenger.right, challenger.classified)
-    seen = compare(one, two, max(policy.max_accuracy_drop, policy.error_tau))
-    is_worse = seen.difference > policy.max_accuracy_drop and seen.is_worse(policy.error_alpha)
+    tau = max(policy.max_accuracy_drop, policy.error_tau)
+    seen = compare(one, two, tau)
+    is_beyond = seen.difference > policy.max_accuracy_drop and is_worse(one, two, tau, policy.error_alpha)
     return Measurement(
         MetricName.LABELS,
-        Verdict.FAIL if is_worse else Verdict.SUCCESS,
+        Verdict.FAIL if is_beyond else Verdict.SUCCESS,
         f"wrong: champion {one}, challenger {two}",
         {
             "champion_accuracy": champion.accuracy,
             "challenger_accuracy": challenger.accuracy,
-            "likelihood_ratio": min(seen.likelihood_ratio, 1e12),
+            "likelihood_ratio": min(seen.likelihood_ratio, _LARGEST_RATIO),
             "limit": policy.max_accuracy_drop,
         },
     )
@@ -148,10 +149,10 @@ def _mean_error(champion: Scored, challenger: Scored, policy: JudgePolicy) -> Me
     spread = sum(_variance_of_mean(side) for side in (champion, challenger)) ** 0.5
     is_beyond = two > policy.max_error_growth_ratio * one
     # Three standard errors, because it is looked at again and again.
-    is_worse = is_beyond and two - one > 3 * spread
+    is_proved = is_beyond and two - one > 3 * spread
     return Measurement(
         MetricName.LABELS,
-        Verdict.FAIL if is_worse else Verdict.SUCCESS,
+        Verdict.FAIL if is_proved else Verdict.SUCCESS,
         f"mean error: champion {one:.4g}, challenger {two:.4g}",
         {
             "champion_mae": one,

@@ -45,7 +45,8 @@ def state_of(verdict: Verdict) -> State:
 def notice_of(rollout: Rollout, verdict: Verdict, reason: str) -> Notice:
     """What people are told of a finished rollout."""
     point = rollout.restore_point or {}
-    is_trial = verdict is Verdict.ROLLED_BACK and rollout.phase is Phase.RESTORE_POINT
+    is_staged = rollout.spec is not None and rollout.phase is Phase.RESTORE_POINT
+    is_trial = verdict is Verdict.ROLLED_BACK and is_staged
     return Notice(
         # Serving announces the rollback of a champion itself; this tells what became of the promotion.
         kind=(Verdict.REFUSED if verdict is Verdict.ROLLED_BACK and not is_trial else verdict).value,

@@ -5,69 +5,21 @@ calls again. Time counts as observation only while every worker follows the spli
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
-from enum import StrEnum
 
 from flows.rollout import verify
+from flows.rollout.facts import Act, Decision, Facts, Subject
 from flows.rollout.judge import Judgement
 from flows.rollout.measurement import Verdict
 from flows.rollout.outcome import Verdict as End
 from flows.rollout.policy import Spec
 from flows.rollout.status import Hold, Status, Step
-from flows.rollout.verify import Applied
 from serving.store.rollouts import Asked, Command
 
 # A longer pause between two looks is an outage of the watcher.
 LONGEST_LOOK_SECONDS = 10.0
 FOLLOW_SECONDS = 60.0
-
-
-class Act(StrEnum):
-    """What to do once the decision's status is stored."""
-
-    WAIT = "wait"
-    NAME = "name"
-    SET = "set"
-    REST = "rest"
-    PASS = "pass"
-    END = "end"
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """Whose rollout it is; `champion` is the version it began beside."""
-
-    rollout: str
-    model: str
-    version: str
-    champion: str
-
-
-@dataclass(frozen=True, slots=True)
-class Named:
-    """What the registry shows."""
-
-    champion: str | None
-    challenger: str | None
-    tag: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What was seen in one look; None where it could not be told. `ejected` is serving's reason."""
-
-    named: Named | None
-    follows: Applied
-    judgement: Judgement | None = None
-    ejected: str | None = None
-    asked: Asked | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    status: Status
-    act: Act
 
 
 def advance(subject: Subject, spec: Spec, status: Status, facts: Facts, now: datetime) -> Decision:
@@ -98,6 +50,8 @@ def was_set(status: Status, tag: str, now: datetime) -> Status:
 def _counted(status: Status, facts: Facts, now: datetime) -> Status:
     """The status with the time since the last look, as observation or not."""
     passed = (now - status.looked_at).total_seconds() if status.looked_at is not None else 0.0
+    if passed < 0:
+        status = _begun_anew(status, now)
     status = replace(status, looked_at=now)
     if facts.judgement is not None:
         status = replace(status, metrics=tuple(each.as_json() for each in facts.judgement.measurements))
@@ -115,6 +69,20 @@ def _counted(status: Status, facts: Facts, now: datetime) -> Status:
     return replace(status, unobserved_seconds=status.unobserved_seconds + lost)
 
 
+def _begun_anew(status: Status, now: datetime) -> Status:
+    """The stage from its beginning, after the clock was stepped back: what was counted lies in its future."""
+    return replace(
+        status,
+        set_at=min(status.set_at, now) if status.set_at is not None else None,
+        began=min(status.began, now) if status.began is not None else None,
+        since=now if status.since is not None else None,
+        window_since=now if status.window_since is not None else None,
+        observed_seconds=0.0,
+        window_seconds=0.0,
+        patience_seconds=0.0,
+    )
+
+
 def _overtaken(subject: Subject, status: Status, facts: Facts) -> Decision | None:
     """Whether serving or a person has decided otherwise."""
     if facts.ejected is not None:
@@ -126,7 +94,8 @@ def _overtaken(subject: Subject, status: Status, facts: Facts) -> Decision | Non
         return _end(status, End.SUPERSEDED, "alias champion was moved to it by hand")
     if named.champion != subject.champion:
         return _end(status, End.SUPERSEDED, f"alias champion was moved to {named.champion or 'nothing'}")
-    if named.challenger == subject.version or status.step is Step.NAME:
+    is_ours = status.entered or status.step is Step.SET
+    if named.challenger == subject.version or not is_ours:
         return None
     if named.challenger is None:
         return _end(status, End.ROLLED_BACK, "alias challenger was deleted, which aborts the rollout")

@@ -207,9 +207,12 @@ def owns(rollout: Rollout, tag: str | None) -> bool:
 def _untagged(
     rollout: Rollout, registry: Registry, guard: Guard, lease: Callable[[], Lease]
 ) -> tuple[str, ...]:
-    """First of all the traffic: the split must not outlive the rollout that asked for it."""
+    """First of all the traffic: the split must not outlive the rollout that asked for it.
+
+    A tag that is gone is asked for too, which settles what a process that died had begun.
+    """
     tag = registry.tag(rollout.model, Tag.TRAFFIC)
-    if not owns(rollout, tag):
+    if not owns(rollout, tag) and (tag is not None or rollout.status is None):
         return ()
     reason = f"rollout {rollout.id} {rollout.state}"
     move = guard.move(

@@ -1,6 +1,6 @@
 """A promotion's outcome as people read it: markdown for Prefect and MLflow, rows for tables."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flows.rollout.outcome import Outcome
@@ -13,10 +13,39 @@ def outcome_markdown(outcome: Outcome, model: str) -> str:
     lines += [f"- warning: {warning}" for warning in outcome.warnings]
     if outcome.rollout is not None:
         lines += _facts(outcome.rollout)
+        lines += _stages(outcome.rollout)
     if rows := checks_of(outcome):
         lines += ["", "| check | verdict | what was seen |", "|---|---|---|"]
         lines += [f"| {row['check']} | {row['verdict']} | {_cell(row['message'])} |" for row in rows]
     return "\n".join(lines)
+
+
+def stages_of(rollout: Rollout) -> list[dict[str, str]]:
+    """One row per stage and metric of a staged rollout, the unfinished stage last."""
+    status, spec = rollout.status, rollout.spec
+    if status is None or spec is None:
+        return []
+    rows = [row for stage in status["passed"] for row in _measured(stage["percent"], stage["metrics"])]
+    is_unfinished = len(status["passed"]) <= status["stage"]
+    return rows + (_measured(spec["stages"][status["stage"]], status["metrics"]) if is_unfinished else [])
+
+
+def _measured(percent: int, metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    return [{"stage": f"{percent} %", **_row(metric)} for metric in metrics]
+
+
+def _stages(rollout: Rollout) -> list[str]:
+    """What each stage was judged by, and the limits it was judged under."""
+    rows = stages_of(rollout)
+    if not rows:
+        return []
+    lines = ["", "| stage | metric | verdict | what was seen |", "|---|---|---|---|"]
+    lines += [
+        f"| {row['stage']} | {row['check']} | {row['verdict']} | {_cell(row['message'])} |" for row in rows
+    ]
+    spec = rollout.spec or {}
+    limits = ", ".join(f"{name} {value}" for name, value in spec["policy"].items())
+    return [*lines, "", f"Limits: {limits}."]
 
 
 def checks_of(outcome: Outcome) -> list[dict[str, str]]:

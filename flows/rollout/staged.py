@@ -11,11 +11,11 @@ from dataclasses import replace
 from flows.rollout import plan, verify
 from flows.rollout.direct import DirectPromotion
 from flows.rollout.evidence import EvidenceSource, Span, StoredEvidence
+from flows.rollout.facts import Act, Decision, Facts, Named, Subject
 from flows.rollout.judge import Judgement, judge
 from flows.rollout.keeper import Keeper
 from flows.rollout.outcome import Outcome, Verdict, notice_of_rest
 from flows.rollout.parts import Parts
-from flows.rollout.plan import Act, Decision, Facts, Named, Subject
 from flows.rollout.policy import Spec
 from flows.rollout.status import Status, Step
 from serving.core.errors import NotServed, RegistryUnavailable
@@ -100,11 +100,15 @@ class StagedPromotion(DirectPromotion):
         self._note(plan.was_named(self._status))
 
     def _set_traffic(self) -> None:
-        percent = self._spec.percents[self._status.stage]
-        compare_percent = self._spec.policy.compare_percent
-        tag = write_tag(Split(self._subject.version, percent, self._rollout.id, compare_percent))
-        self._write(self._traffic(tag, f"{percent} % to version {self._subject.version}"))
+        split = self._split()
+        tag = write_tag(split)
+        self._write(self._traffic(tag, f"{split.percent} % to version {split.challenger}"))
         self._note(plan.was_set(self._status, tag, self._parts.clock.now()))
+
+    def _split(self) -> Split:
+        """What the present stage asks for."""
+        percent = self._spec.percents[self._status.stage]
+        return Split(self._subject.version, percent, self._rollout.id, self._spec.policy.compare_percent)
 
     def _withdrawn(self) -> Outcome:
         """No traffic before anybody is told: the tag deleted, and every worker seen to follow."""
@@ -125,14 +129,9 @@ class StagedPromotion(DirectPromotion):
     def _facts(self) -> Facts:
         engine, now = self._parts.engine, self._parts.clock.now()
         self._rollout = replace(self._rollout, asked=rollouts.get(engine, self._rollout.id).asked)
-        follows = verify.followed(
-            workers.live(engine, now),
-            self._subject.model,
-            self._subject.version,
-            self._spec.percents[self._status.stage],
-            self._rollout.id,
-            self._status.set_at or now,
-        )
+        split = self._split()
+        beats = workers.live(engine, now)
+        follows = verify.split_applied(beats, self._subject.model, split, self._status.set_at or now)
         return Facts(self._named(), follows, self._judged(), self._ejected(), self._rollout.asked)
 
     def _named(self) -> Named | None:
@@ -146,8 +145,8 @@ class StagedPromotion(DirectPromotion):
 
     def _judged(self) -> Judgement | None:
         """The judgement on the present stage; None before its split was seen to hold."""
-        status, spec = self._status, self._spec
-        if status.since is None or status.began is None:
+        status, spec, now = self._status, self._spec, self._parts.clock.now()
+        if status.since is None or status.began is None or now < (status.window_since or status.since):
             return None
         is_final = status.stage == spec.last
         span = Span(
@@ -156,7 +155,7 @@ class StagedPromotion(DirectPromotion):
             challenger=self._subject.version,
             began=status.began,
             since=(status.window_since or status.since) if is_final else status.since,
-            until=self._parts.clock.now(),
+            until=now,
             is_final=is_final,
         )
         return judge(self._source.collect(span), spec.policy, spec.kind)

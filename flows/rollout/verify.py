@@ -83,13 +83,6 @@ def _state(beat: Beat, name: str, version: str, written_at: datetime) -> tuple[V
     return Verdict.APPLIED, f"answered a probe with version {version} ({model.proof.digest[:12]})"
 
 
-def followed(
-    beats: Sequence[Beat], model: str, version: str, percent: int, rollout: str, written_at: datetime
-) -> Applied:
-    """Whether every live worker splits as the rollout asks, and proved the challenger since `written_at`."""
-    return split_applied(beats, model, Split(version, percent, rollout), written_at)
-
-
 def withdrawn(beats: Sequence[Beat], model: str, rollout: str) -> bool:
     """Whether no live worker splits for the rollout any more."""
     served = (beat.models.get(model) for beat in beats)

@@ -81,11 +81,15 @@ class InferEndpoint:
 
         Raises what `__call__` raises of a request that is refused.
         """
+        arrived = time.monotonic()
         model = route.version.ref.model
         request = parse_request(raw, headers.get(_JSON_BYTES))
         request.check_outputs(route.version.model.outputs)
-        # Nothing can be late; a time limit that makes no sense is refused all the same.
-        timeout_seconds(request.parameters, headers.get("x-request-timeout"), self._timeout_seconds)
+        timeout = headers.get("x-request-timeout")
+        allowed = timeout_seconds(request.parameters, timeout, self._timeout_seconds)
+        # Who allows no more than the time to read a request is late already, and told so by `__call__`.
+        if time.monotonic() - arrived >= allowed:
+            return None
         finite = request.must_be_finite
         answer = self._inference.at_once(route, request.fit, request_id=request_id, finite=finite)
         if answer is None:

@@ -57,6 +57,26 @@ def test_challenger_is_promoted_by_its_event_when_set_through_rest(promotions: P
     assert len(serving.notices("promoted", model.name)) == 1
 
 
+def test_version_is_promoted_by_stages_when_the_command_line_asks(promotions: Promotions) -> None:
+    """The plan goes with the run; the evidence of each stage is in the artifact and beside MLflow's run."""
+    model, serving = promotions.serve("onnx:1", "onnx:2")
+    with Traffic(serving.url, model.name, rate_per_second=40) as traffic:
+        plan = ("--strategy", "staged", "--stages", "50,100", "--stage-seconds", "3")
+        asked = promotions.signalbox("promote", model.name, "2", *plan)
+        assert asked.returncode == 0, asked.stderr
+        rollout = promotions.finished(model, seconds=240.0)
+    assert rollout.state is State.PROMOTED, rollout.reason
+    assert [stage["percent"] for stage in (rollout.status or {})["passed"]] == [50, 100]
+    assert failed(traffic.samples) == []
+    assert wrong(traffic.samples, model.constants) == []
+    promotions.prefect.ended(PROMOTE, model=model.name)
+    reports = promotions.prefect.artifacts(f"promotion-{model.name}")
+    assert any("| 50 % | error rate | success |" in report["data"] for report in reports)
+    run_id = promotions.registry.logged["onnx:2"].run_id
+    listed = promotions.registry.call("GET", f"artifacts/list?run_id={run_id}&path=signalbox")
+    assert f"signalbox/rollout-{rollout.id}.md" in [file["path"] for file in listed["files"]]
+
+
 @pytest.mark.fault("F26")
 def test_challenger_is_promoted_by_tend_when_its_event_is_lost(promotions: Promotions) -> None:
     """No webhook, and a Prefect that serving cannot reach: the poll notes it, the minutely flow starts it."""

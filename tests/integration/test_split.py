@@ -94,6 +94,43 @@ def test_quarter_of_live_traffic_is_the_challengers_also_after_a_kill_without_ml
     serving.assert_nothing_lost()
 
 
+def test_change_is_met_by_every_worker_once_it_is_answered(
+    registry: MlflowRegistry, start_serving: StartServing
+) -> None:
+    """Each key asks over a connection of its own, so that the kernel spreads them; then the challenger
+    fails, and no worker sends anybody to it any more."""
+    model = registry.model("onnx:1", "raises", prefix="split")
+    model.point("1")
+    model.point("2", "challenger")
+    serving = start_serving(model.name, workers=2)
+    serving.wait_for(model.name, "2", address="challenger")
+    for percent in (100, 25, 50):
+        answer = serving.call("PUT", f"/api/v2/traffic/{model.name}", json={"percent": percent})
+        assert (answer.status_code, answer.json()["percent"]) == (200, percent)
+        assert versions_by_connection(serving, model) == expected(model, percent)
+    with Traffic(serving.url, model.name, rate_per_second=30, x=-1.0) as traffic:
+        serving.wait(lambda: "challenger" not in model.aliases(), "the challenger is ejected", seconds=30)
+        serving.wait(
+            lambda: {s.variant for s in traffic.samples[-60:]} == {"champion"}, "nobody meets it", seconds=30
+        )
+    assert failed(traffic.samples) == []
+    assert set(versions_by_connection(serving, model)) == {"1"}
+    serving.assert_nothing_lost()
+
+
+def versions_by_connection(serving: ServingProcess, model: RegisteredModel) -> list[str | None]:
+    return [
+        httpx.post(
+            f"{serving.url}/v2/models/{model.name}/infer",
+            json=request_body(0.5),
+            headers={"X-Request-Key": key},
+            trust_env=False,
+            timeout=15.0,
+        ).headers.get("x-model-version")
+        for key in KEYS
+    ]
+
+
 def laid(serving: ServingProcess) -> list[tuple[str, str]]:
     """Role and version of this replica's own durable overrides."""
     file = serving.home / "serving" / "overrides.json"

@@ -90,22 +90,58 @@ def assert_refused(result: subprocess.CompletedProcess[str], *words: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("options", "words"),
     [
-        ("--strategy", "staged"),
-        ("--stages", "5,100"),
-        ("--stage-seconds", "60"),
-        ("--stage-deadline-seconds", "9"),
+        (("--strategy", "direct", "--stages", "5,100"), "a direct promotion has no stages for --stages"),
+        (("--stages", "100,5"), "stages must rise from at least 1 to 100, not 100,5"),
+        (("--stage-seconds", "0"), "stage_seconds must be more than 0"),
+        (("--stage-seconds", "60", "--stage-deadline-seconds", "9"), "is shorter than stage_seconds 60"),
     ],
 )
-def test_promote_refuses_when_stages_are_asked_for(
-    run: Run, store_url: str, options: tuple[str, ...]
+def test_promote_refuses_when_its_stages_cannot_be(
+    run: Run, store_url: str, options: tuple[str, ...], words: str
 ) -> None:
-    """What does not exist yet is said so, and nothing is recorded."""
-    assert_refused(
-        run("promote", "digits", "2", *options), "staged rollouts do not exist yet; use --strategy direct"
-    )
+    """Said in a sentence, and nothing is recorded."""
+    assert_refused(run("promote", "digits", "2", *options), words)
     assert recorded(store_url) == []
+
+
+def test_promote_refuses_when_the_policy_cannot_be_read(run: Run, store_url: str, tmp_path: Path) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text("[default]\nmin_samples = 'many'\n")
+    refused = run("promote", "digits", "2", SIGNALBOX_ROLLOUT_POLICY=str(own))
+    assert_refused(refused, str(own), "table default: min_samples: ")
+    assert recorded(store_url) == []
+
+
+def test_dry_run_prints_the_plan_and_records_nothing(
+    run: Run, store_url: str, registry: MlflowDouble
+) -> None:
+    """Stages, times, gate and every limit, for people and for machines."""
+    registry.point("digits", "1")
+    options = ("promote", "digits", "2", "--dry-run", "--stages", "10,100", "--approve-before", "100")
+    shown = run(*options)
+    assert shown.returncode == 0, shown.stderr
+    assert "digits: version 2 in the place of 1, staged" in shown.stdout
+    assert "approval first" in shown.stdout
+    assert "max_latency_ratio" in shown.stdout
+    plan = json.loads(run(*options, "--json").stdout)["plan"]
+    assert (plan["stages"], plan["stage_seconds"], plan["stage_deadline_seconds"]) == ([10, 100], 60.0, 900.0)
+    assert recorded(store_url) == []
+
+
+def test_command_is_left_for_the_rollout_when_a_person_gives_it(run: Run, store_url: str) -> None:
+    """By the beginning of its id; an unknown command or rollout is refused in a sentence."""
+    run("promote", "digits", "2")
+    [rollout] = recorded(store_url)
+    asked = run("rollouts", "abort", rollout.id[:8])
+    assert asked.returncode == 0, asked.stderr
+    assert f"rollout {rollout.id}: asked to abort" in asked.stdout
+    [rollout] = recorded(store_url)
+    assert rollout.asked is not None
+    assert (rollout.asked.command, rollout.asked.by[:11]) == ("abort", "unverified:")
+    assert_refused(run("rollouts", "hurry", rollout.id), "use approve, pause, resume, abort")
+    assert_refused(run("rollouts", "abort", "f00"), "no rollout begins with 'f00'")
 
 
 @pytest.mark.parametrize(

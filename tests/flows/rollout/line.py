@@ -10,13 +10,15 @@ from datetime import datetime
 import httpx
 from sqlalchemy import Engine
 
+from flows.rollout.evidence import EvidenceSource
 from flows.rollout.keeper import holder_of
 from flows.rollout.outcome import Outcome
 from flows.rollout.parts import Parts
 from flows.rollout.promotion import Asked, record, work
 from serving.core.clock import ManualClock
 from serving.core.errors import RegistryUnavailable
-from serving.core.model import Alias
+from serving.core.model import Alias, Tag
+from serving.core.traffic import Split, read_tag, wanted_split
 from serving.store import audit, changes, outbox, overrides, rollouts, workers
 from serving.store.guard import Guard
 from serving.store.leases import Leases
@@ -60,12 +62,15 @@ class Line:
     refuses: Mapping[str, str] = field(default_factory=dict)
     at: dict[str, Callable[[], object]] = field(default_factory=dict)
     meanwhile: Callable[[], object] = lambda: None
+    evidence: EvidenceSource | None = None
+    refuses_challenger: Mapping[str, str] = field(default_factory=dict)
     asked_of_validator: list[str | None] = field(default_factory=list)
     asked_of_benchmark: list[str | None] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     _runs: int = 0
     _answers_with: str | None = None
     _named_last: str | None = None
+    _split_last: Split | None = None
 
     def __post_init__(self) -> None:
         self.leases = Leases(self.engine, self.clock)
@@ -81,6 +86,7 @@ class Line:
             self._validate,
             self._benchmark,
             self.pause,
+            self.evidence,
         )
 
     def ask(self, version: str | None = "2", *, asked_at: datetime | None = None, by: str = "anna") -> Asked:
@@ -118,7 +124,20 @@ class Line:
             self._answers_with = named
         now = self.clock.now()
         proof = Proof(self._answers_with, "d" * 64, now) if self._answers_with is not None else None
-        models = {MODEL: WorkerModel(self._answers_with, proof, refused)}
+        split = self._split()
+        trial = Proof(split.challenger, "e" * 64, now) if split is not None else None
+        models = {
+            MODEL: WorkerModel(
+                self._answers_with,
+                proof,
+                refused,
+                challenger=split.challenger if split else None,
+                percent=split.percent if split else 0,
+                rollout=split.rollout if split else None,
+                challenger_proof=trial,
+                challenger_refused=self.refuses_challenger,
+            )
+        }
         workers.beat(self.engine, Beat(WORKER, "http://127.0.0.1:8080", now, now, models))
 
     def roll_back(self, *, from_version: str = "2", to: str = "1") -> None:
@@ -168,6 +187,16 @@ class Line:
         step = sentence.rpartition(": ")[2]
         if (happens := self.at.pop(step, None)) is not None:
             happens()
+
+    def _split(self) -> Split | None:
+        """The split in effect; while the registry is away, the last one."""
+        try:
+            model = self.registry.registered_model(MODEL)
+        except RegistryUnavailable:
+            return self._split_last
+        wanted = wanted_split(read_tag(model.tags.get(Tag.TRAFFIC)), model.aliases)
+        self._split_last = wanted if isinstance(wanted, Split) else None
+        return self._split_last
 
     def _named(self) -> str | None:
         try:
