@@ -28,6 +28,7 @@ from flows.validate_model import validator
 from flows.wiring import Wiring, wired
 from serving.core.errors import RegistryUnavailable, StoreUnavailable
 from serving.store.rollouts import Entry
+from serving.store.snapshot import public_settings
 
 # Parameters of an event trigger arrive as text, those of a command line as numbers.
 Number = float | int | str | None
@@ -116,6 +117,7 @@ def _promote(wiring: Wiring, asked: Asked) -> Outcome:
         wiring.clock,
         validator(wiring),
         benchmarker(wiring),
+        settings=public_settings(wiring.settings),
     )
     holder = holder_of(runtime.flow_run.id or "local")
     return work(entry.rollout, parts, wiring.leases, holder, log.info)
