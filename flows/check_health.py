@@ -24,7 +24,7 @@ from flows.wiring import Wiring, wired
 from serving.core.errors import NotServed, RegistryUnavailable, SignalboxError
 from serving.core.health import Level, LevelReport, Status
 from serving.core.model import Alias, Tag, Variant, VersionRef
-from serving.store import levels, outbox, reports
+from serving.store import levels, outbox, policies, reports
 from serving.store.database import writing
 from serving.store.levels import StoredLevel
 from serving.store.outbox import Notice, Severity
@@ -115,7 +115,13 @@ def _report(
         _remember(wiring, model.name, answer.version, accuracy, len(labels))
     baseline = float(earlier.body["accuracy"]) if earlier is not None else None  # type: ignore[arg-type]
     measured = Measured(accuracy, len(labels), baseline)
-    return graded(measured, wiring.settings.min_functional_accuracy, now), answer.version
+    return graded(measured, _floor(wiring, model.name), now), answer.version
+
+
+def _floor(wiring: Wiring, model: str) -> float:
+    """The model's own floor, else that of the settings."""
+    kept = policies.of_model(wiring.engine, model).get(policies.HEALTH, {})
+    return float(kept.get("min_functional_accuracy", wiring.settings.min_functional_accuracy))
 
 
 def _remember(wiring: Wiring, model: str, version: str, accuracy: float, rows: int) -> None:
