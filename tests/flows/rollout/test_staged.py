@@ -8,7 +8,7 @@ import pytest
 from flows.rollout.evidence import Evidence
 from flows.rollout.outcome import Outcome, Verdict
 from flows.rollout.promotion import record
-from serving.core.model import Alias, Tag
+from serving.core.model import Alias, Tag, VersionRef
 from serving.core.traffic import Split, read_tag
 from serving.store import outbox, overrides, rollouts
 from serving.store.overrides import Override
@@ -57,6 +57,7 @@ def test_good_version_is_promoted_through_every_stage(
     line: Line, registrar: Registrar, witness: Witness
 ) -> None:
     """5, 25, 50 and 100 % are each set, followed and observed before the alias moves."""
+    line.registry.set_version_tag(VersionRef(MODEL, "1"), Tag.TRAFFIC_PERCENT, "100")
     outcome = staged(line)
     assert (outcome.verdict, outcome.reason, outcome.warnings) == (
         Verdict.PROMOTED,
@@ -69,6 +70,7 @@ def test_good_version_is_promoted_through_every_stage(
     assert all(record["observed_seconds"] >= SECONDS for record in status["passed"])
     assert all(record["verdict"] == "success" for record in status["passed"])
     assert registrar.tags("2")[Tag.TRAFFIC_PERCENT] == "100"
+    assert registrar.tags("1")[Tag.TRAFFIC_PERCENT] == "0"
     assert registrar.tags("2")[Tag.VERDICT] == "promoted: in the place of version 1"
 
 
