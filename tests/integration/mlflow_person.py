@@ -22,6 +22,12 @@ class Person:
         self.page.reload()
         expect(self.page.get_by_role("heading", name=f"Version {version}")).to_be_visible()
 
+    def open_model(self) -> None:
+        """The list of its versions."""
+        self.page.goto(f"{self.mlflow_url}/#/models/{self.model}")
+        self.page.reload()
+        expect(self.page.get_by_role("link", name="Version 1")).to_be_visible()
+
     def add_alias(self, version: str, alias: str) -> None:
         """Click, type and save; an alias that another version carries moves here."""
         dialog = self._aliases_of(version)
