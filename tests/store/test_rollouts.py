@@ -14,6 +14,7 @@ from serving.store import audit, outbox, rollouts
 from serving.store.leases import Lease, Leases
 from serving.store.outbox import Notice, Severity
 from serving.store.rollouts import Command, Entry, Phase, Request, Rollout, State
+from serving.store.text import JsonValue
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -135,7 +136,7 @@ def at_the_gate(engine: Engine, step: str = "approval") -> Rollout:
     """An open staged rollout that rests since NOW, to be approved within an hour."""
     staged = replace(asked(), strategy="staged", spec={"stage_deadline_seconds": 3600.0})
     entered = enter(engine, staged).rollout
-    status = {"step": step, "stage": 1, "rested_at": NOW.isoformat()}
+    status: dict[str, JsonValue] = {"step": step, "stage": 1, "rested_at": NOW.isoformat()}
     return rollouts.note(engine, entered, status, held(engine), NOW)
 
 
