@@ -24,7 +24,7 @@ from tests.serving_process import ServingProcess
 from tests.traffic import Traffic
 from tests.waiting import until
 
-_PLAN = {"strategy": "staged", "stages": "25,50,100", "stage_seconds": 5.0}
+_PLAN = {"strategy": "staged", "stages": "25,50,100", "stage_seconds": 8.0}
 _RATE = 50
 _SECONDS = 300.0
 
@@ -130,7 +130,6 @@ def picture(person: Person, folder: Path, name: str, image: str | None = None) -
     """The page as it stands; with `image`, once that is drawn."""
     if image is not None:
         person.page.get_by_role("img", name=image).wait_for()
-    person.page.wait_for_load_state("networkidle")
     print(shoot(person.page, folder / f"{name}.png"))
 
 
