@@ -48,6 +48,8 @@ class Person:
         for _ in range(_RELOADS):
             self.open_version(version)
             if all(value in self.tag(key) for key, value in tags.items()):
+                # MLflow shows tags in a table of its own height.
+                self.page.get_by_text(f"signalbox.{max(tags)}", exact=True).scroll_into_view_if_needed()
                 return
         raise AssertionError(
             f"version {version} never showed {tags}\n{self.page.locator('main').inner_text()}"

@@ -110,7 +110,7 @@ def promote(stage: Stage, person: Person, folder: Path) -> None:
     person.open_artifact(report["id"])
     picture(person, folder, "5-report-in-prefect", "Requests, errors and latency")
     person.open_flow_run(report["flow_run_id"])
-    person.page.get_by_text(rollout.id).first.wait_for()
+    person.page.get_by_text(f"rollout {rollout.id} opened").wait_for()
     picture(person, folder, "6-run-in-prefect")
 
 
