@@ -170,8 +170,13 @@ def _alert(wiring: Wiring, model: str, version: str | None, problem: str) -> Non
         outbox.enqueue(connection, notice, wiring.clock.now())
     # Only a run has a Prefect to tell; the version is what flow `roll-back-model` goes back from.
     if version is not None and FlowRunContext.get() is not None:
-        emit_event(
-            event=EVENT,
-            resource={"prefect.resource.id": f"signalbox.model.{model}", "prefect.resource.name": model},
-            payload={"model": model, "version": version, "problem": problem},
-        )
+        emit_event(**critical_event(model, version, problem))
+
+
+def critical_event(model: str, version: str, problem: str) -> dict[str, Any]:
+    """What Prefect is told of a champion whose health turned critical, as `emit_event` takes it."""
+    return {
+        "event": EVENT,
+        "resource": {"prefect.resource.id": f"signalbox.model.{model}", "prefect.resource.name": model},
+        "payload": {"model": model, "version": version, "problem": problem},
+    }
