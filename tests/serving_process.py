@@ -152,8 +152,8 @@ class ServingProcess:
     def call(self, method: str, path: str, **options: Any) -> httpx.Response:
         """A request with the admin key."""
         headers = {"X-API-Key": self.key} | options.pop("headers", {})
-        options = {"trust_env": False, "timeout": 30.0, "verify": _TRUST} | options
-        return httpx.request(method, self.url + path, headers=headers, **options)
+        usual: dict[str, Any] = {"trust_env": False, "timeout": 30.0, "verify": _TRUST}
+        return httpx.request(method, self.url + path, headers=headers, **(usual | options))
 
     def model(self, name: str) -> dict[str, Any]:
         """The model's entry in model-info."""
