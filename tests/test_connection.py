@@ -1,10 +1,15 @@
 """Requests answered on the spot, and those that take the long way, over a real socket."""
 
-from typing import Any
+import json
+from pathlib import Path
+from typing import Any, cast
 
 from serving.api.reply import Reply
+from serving.promptness import Watchdog
+from tests.desk import become_prompt, edge, open_desk
 from tests.story import story
 from tests.test_wire import PATIENT, Application, listening
+from tests.versions import loaded
 
 POST = b"POST /v2/models/m/infer HTTP/1.1\r\nHost: x\r\ncontent-length: 3\r\n"
 
@@ -57,3 +62,27 @@ async def test_request_takes_the_long_way_when_its_length_is_not_said() -> None:
         head = b"POST /v2/models/m/infer HTTP/1.1\r\nHost: x\r\ntransfer-encoding: chunked\r\n\r\n"
         caller.say(head + b"3\r\nnow\r\n0\r\n\r\n")
         assert await caller.answer() == (200, "3")
+
+
+def _request(**parameters: int) -> bytes:
+    tensor = {"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [1, 2, 3]}
+    body = json.dumps({"inputs": [tensor], "parameters": parameters}).encode()
+    head = f"POST /v2/models/digits/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}"
+    return f"{head}\r\n\r\n".encode() + body
+
+
+@story
+async def test_quick_version_is_not_asked_when_the_caller_allows_no_time(tmp_path: Path) -> None:
+    """A microsecond is over before the body is read; the connection goes on, and so does the version."""
+    watchdog, desk = Watchdog(), open_desk(tmp_path)
+    version = loaded("2", watchdog=watchdog)
+    desk.install(version)
+    await become_prompt(desk, version)
+    async with listening(PATIENT, cast(Any, edge(desk))) as wire:
+        caller = await wire.call()
+        for parameters, expected in (({}, 200), ({"timeout": 1}, 504), ({"timeout": 10_000_000}, 200)):
+            asked = version.requests
+            caller.say(_request(**parameters))
+            status, _ = await caller.answer()
+            assert (status, version.requests - asked) == (expected, status == 200)
+    watchdog.close()
