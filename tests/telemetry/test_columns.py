@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.telemetry.columns import Privacy, Record, parquet
-from tests.logged import DIGITS, Array, floats
+from serving.telemetry.columns import Privacy, parquet
+from tests.logged import DIGITS, Array, Record, bundles, floats
 
 _AT = datetime(2026, 1, 2, 3, 4, 5, 678_901, tzinfo=UTC)
 
@@ -26,7 +26,7 @@ def _record(
 
 
 def _table(*records: Record, privacy: Privacy | None = None, raw_ratio: float = 0.0) -> dict[str, list[Any]]:
-    content = parquet(records, privacy or Privacy(), raw_ratio, Random(7))
+    content = parquet(bundles(records), privacy or Privacy(), raw_ratio, Random(7))
     columns: dict[str, list[Any]] = pq.read_table(io.BytesIO(content)).to_pydict()
     return columns
 
@@ -122,7 +122,7 @@ def test_raw_tensor_reads_back_when_sampled() -> None:
 
 def test_raw_column_is_binary_when_no_row_was_sampled() -> None:
     """Parts agree on types whatever chance chose."""
-    content = parquet([_record({"x": floats(1, 300)})], Privacy(), 1e-12, Random(7))
+    content = parquet(bundles([_record({"x": floats(1, 300)})]), Privacy(), 1e-12, Random(7))
     assert str(pq.read_table(io.BytesIO(content)).schema.field("x.raw").type) == "binary"
 
 
