@@ -9,18 +9,18 @@ import io
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from importlib import import_module
 from math import prod
 from random import Random
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
 from serving.core.datatypes import Array
 from serving.store.inference_log import MAX_ELEMENTS, OUTPUTS_KEY, output_name, row_columns
-from serving.telemetry.sheaf import Bundle
+from serving.telemetry.sheaf import Bundle, Condensed, Kept
 
 _RAW = ".raw"
 _REPEATED = ("model", "version", "variant", "status")
@@ -56,17 +56,36 @@ def parquet(bundles: Sequence[Bundle], privacy: Privacy, raw_ratio: float, chanc
     """Bundles of one version as the content of a Parquet file, one row per batch row."""
     import pyarrow as pa
 
-    groups = _alike(bundles)
+    groups = _alike([condensed(bundle, raw_ratio, chance) for bundle in bundles])
     tables = [
         pa.Table.from_arrays(
             [_arrow(column, is_binary=name.endswith(_RAW)) for name, column in columns.items()],
             names=list(columns),
         )
         for group in groups
-        for columns in [_columns(group, privacy, raw_ratio, chance)]
+        for columns in [_columns(group, privacy)]
     ]
     whole = pa.concat_tables(tables, promote_options="permissive") if len(tables) > 1 else tables[0]
     return _file(whole, _legible([group[0] for group in groups], privacy))
+
+
+def condensed(bundle: Bundle, raw_ratio: float, chance: Random) -> Bundle:
+    """The bundle with figures in the place of its large tensors, and of their rows those drawn to be kept."""
+
+    def kept(tensors: Mapping[str, Kept]) -> dict[str, Kept]:
+        return {
+            name: _condensed(pieces, raw_ratio, chance) if _is_large(pieces) else pieces
+            for name, pieces in tensors.items()
+        }
+
+    freed_bytes = sum(
+        piece.nbytes
+        for pieces in (*bundle.inputs.values(), *bundle.outputs.values())
+        if _is_large(pieces)
+        for piece in pieces
+    )
+    small = replace(bundle, inputs=kept(bundle.inputs), outputs=kept(bundle.outputs))
+    return replace(small, size_bytes=max(0, bundle.size_bytes - freed_bytes))
 
 
 def table_file(columns: Mapping[str, Array]) -> bytes:
@@ -117,21 +136,25 @@ def _signature(bundle: Bundle) -> object:
     """Equal for bundles that stack."""
     marks: list[object] = []
     for tensors in (bundle.inputs, bundle.outputs):
-        marks += [(name, pieces[0].dtype.num, pieces[0].shape[1:]) for name, pieces in tensors.items()]
+        marks += [(name, _form(kept)) for name, kept in tensors.items()]
         marks.append(None)
     return tuple(marks)
 
 
-def _columns(group: Sequence[Bundle], privacy: Privacy, raw_ratio: float, chance: Random) -> dict[str, Array]:
+def _form(kept: Kept) -> tuple[int, tuple[int, ...]]:
+    """A tensor's datatype, as numpy numbers it, and the shape of one row."""
+    return kept.form if isinstance(kept, Condensed) else (kept[0].dtype.num, kept[0].shape[1:])
+
+
+def _columns(group: Sequence[Bundle], privacy: Privacy) -> dict[str, Array]:
     first = group[0]
-    tensors = {name: [piece for each in group for piece in each.inputs[name]] for name in first.inputs}
+    tensors = {name: [each.inputs[name] for each in group] for name in first.inputs}
     tensors |= {
-        output_name(name, first.inputs): [piece for each in group for piece in each.outputs[name]]
-        for name in first.outputs
+        output_name(name, first.inputs): [each.outputs[name] for each in group] for name in first.outputs
     }
     columns = _fixed(group)
-    for name, pieces in tensors.items():
-        columns |= _tensor(name, pieces, raw_ratio, chance)
+    for name, kept in tensors.items():
+        columns |= _tensor(name, kept)
     return {
         name: _hashed(column) if privacy.hashes(name) else column
         for name, column in columns.items()
@@ -160,18 +183,31 @@ def _fixed(group: Sequence[Bundle]) -> dict[str, Array]:
     }
 
 
-def _tensor(name: str, pieces: Sequence[Array], raw_ratio: float, chance: Random) -> dict[str, Array]:
-    if pieces[0].size <= MAX_ELEMENTS * len(pieces[0]) or pieces[0].dtype.kind == "O":
-        rows = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
-        # Turned over at once: a column taken by itself is read in as many places as it has rows.
-        return row_columns(name, np.asfortranarray(rows.reshape(len(rows), prod(rows.shape[1:]))))
-    # Piece by piece, so that the figures of large tensors need no copy of all of them.
-    figures = [row_columns(name, piece) for piece in pieces]
-    columns = {column: np.concatenate([each[column] for each in figures]) for column in figures[0]}
+def _tensor(name: str, group: Sequence[Kept]) -> dict[str, Array]:
+    """The columns of one tensor of bundles that stack."""
+    large = [kept.columns for kept in group if isinstance(kept, Condensed)]
+    if large:
+        return {name + end: np.concatenate([columns[end] for columns in large]) for end in large[0]}
+    pieces = [piece for kept in group if not isinstance(kept, Condensed) for piece in kept]
+    rows = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+    # Turned over at once: a column taken by itself is read in as many places as it has rows.
+    return row_columns(name, np.asfortranarray(rows.reshape(len(rows), prod(rows.shape[1:]))))
+
+
+def _is_large(kept: Kept) -> TypeGuard[Sequence[Array]]:
+    if isinstance(kept, Condensed):
+        return False
+    return prod(kept[0].shape[1:]) > MAX_ELEMENTS and kept[0].dtype.kind != "O"
+
+
+def _condensed(pieces: Sequence[Array], raw_ratio: float, chance: Random) -> Condensed:
+    # Piece by piece: a copy of all of them together would not fit any cache.
+    figures = [row_columns("", piece) for piece in pieces]
+    columns = {end: np.concatenate([each[end] for each in figures]) for end in figures[0]}
     if raw_ratio > 0:
         drawn = [_npy(row) if chance.random() < raw_ratio else None for piece in pieces for row in piece]
-        columns[name + _RAW] = _objects(drawn)
-    return columns
+        columns[_RAW] = _objects(drawn)
+    return Condensed(_form(pieces), columns)
 
 
 def _npy(row: Array) -> bytes:

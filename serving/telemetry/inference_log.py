@@ -7,6 +7,7 @@ does not fit or cannot be written is dropped and counted, and logging resumes by
 import errno
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 _TRIM_SECONDS = 300.0
 _REQUEST_BYTES = 200
 _SHEAF_BYTES = 2000
+# So much of large tensors is not kept for long: it is memory that the next requests would find warm.
+_CONDENSE_BYTES = 4 << 20
 # Callers choose shapes, and each makes a sheaf of its own.
 _MAX_SHEAVES = 64
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -50,6 +53,10 @@ class Bounds:
 
 class Parts(Protocol):
     """Where rows go: `serving.telemetry.parts` on disk."""
+
+    def condensed(self, bundle: Bundle) -> Bundle:
+        """The bundle without its large tensors: their memory is worth more to the next requests."""
+        ...
 
     def write(self, bundles: Sequence[Bundle]) -> None: ...
 
@@ -93,7 +100,8 @@ class InferenceLog:
         # Each counter has one writing thread, so that neither side ever waits for a lock.
         self._taken_rows = self._taken_bytes = 0
         self._settled_rows = self._settled_bytes = 0
-        self._picked_rows = 0
+        self._picked_rows = self._picked_bytes = 0
+        self._pending: dict[VersionRef, list[Bundle]] = {}
         self._wake = threading.Event()
         self._closing = False
         self._troubles: set[tuple[str, str]] = set()
@@ -151,7 +159,8 @@ class InferenceLog:
         sheaf.add(self._clock.now().timestamp(), request_id, latency_seconds, inputs, outputs, size_bytes)
         # Rows being written count no more, or each request meanwhile would ask for a part of its own.
         is_due = self._taken_rows - self._picked_rows >= self._bounds.flush_rows
-        if is_due and not self._wake.is_set():
+        is_heavy = self._taken_bytes - self._picked_bytes >= _CONDENSE_BYTES
+        if (is_due or is_heavy) and not self._wake.is_set():
             self._wake.set()
 
     def _sheaf(
@@ -181,24 +190,51 @@ class InferenceLog:
     def _run(self) -> None:
         self._parts.prepare()
         while not self._closing:
-            self._wake.wait(self._bounds.flush_seconds)
-            self._wake.clear()
+            write_at = time.monotonic() + self._bounds.flush_seconds
+            while (left_seconds := write_at - time.monotonic()) > 0 and not self._closing:
+                self._wake.wait(left_seconds)
+                self._wake.clear()
+                self._pick()
+                if self._pending_rows >= self._bounds.flush_rows:
+                    break
             self._flush()
             self._trim()
+        self._pick()
         self._flush()
 
-    def _flush(self) -> None:
-        """Write what is there now; what comes meanwhile waits for its own turn, to make a part worth it."""
-        waiting: dict[VersionRef, list[Bundle]] = {}
+    @property
+    def _pending_rows(self) -> int:
+        return self._picked_rows - self._settled_rows
+
+    def _pick(self) -> None:
+        """Take what is there now; what comes meanwhile waits for its own turn, to make a part worth it."""
         for sheaf in list(self._sheaves.values()):
             while (bundle := sheaf.take(self._bounds.flush_rows)) is not None:
-                waiting.setdefault(bundle.ref, []).append(bundle)
                 self._picked_rows += len(bundle)
+                self._picked_bytes += bundle.size_bytes
+                self._condense(bundle)
+
+    def _condense(self, bundle: Bundle) -> None:
+        try:
+            small = self._parts.condensed(bundle)
+        except Exception as error:  # one model's odd tensor must not end the log of the others
+            self._lost(bundle.ref, len(bundle), Dropped.FAILED, error)
+            self._settle([bundle])
+            return
+        self._settled_bytes += bundle.size_bytes - small.size_bytes
+        self._pending.setdefault(bundle.ref, []).append(small)
+
+    def _flush(self) -> None:
+        """Write what was picked."""
+        waiting, self._pending = self._pending, {}
         for ref, bundles in waiting.items():
             for piece in _pieces(bundles, self._bounds.flush_rows):
                 self._write(ref, piece)
-                self._settled_rows += sum(map(len, piece))
-                self._settled_bytes += sum(bundle.size_bytes for bundle in piece)
+                self._settle(piece)
+
+    def _settle(self, bundles: Sequence[Bundle]) -> None:
+        self._settled_rows += sum(map(len, bundles))
+        self._settled_bytes += sum(bundle.size_bytes for bundle in bundles)
 
     def _write(self, ref: VersionRef, bundles: Sequence[Bundle]) -> None:
         rows = sum(map(len, bundles))

@@ -13,7 +13,7 @@ from pathlib import Path
 from random import Random
 
 from serving.store.inference_log import part_path, parts
-from serving.telemetry.columns import Privacy, import_arrow, parquet
+from serving.telemetry.columns import Privacy, condensed, import_arrow, parquet
 from serving.telemetry.sheaf import Bundle
 
 _ABANDONED_SECONDS = 3600.0
@@ -50,6 +50,9 @@ class PartFolder:
 
     def prepare(self) -> None:
         import_arrow()
+
+    def condensed(self, bundle: Bundle) -> Bundle:
+        return condensed(bundle, self._raw_ratio, self._chance)
 
     def write(self, bundles: Sequence[Bundle]) -> None:
         """One part of bundles of one version. Raises `OSError` where the disk does not take it."""

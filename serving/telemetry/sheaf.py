@@ -22,6 +22,17 @@ _PACKED_BYTES = 64 << 10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Condensed:
+    """What is kept of a large tensor: columns (rows,) by what ends their names, and what form it had."""
+
+    form: tuple[int, tuple[int, ...]]
+    columns: Mapping[str, Array]
+
+
+Kept = Sequence[Array] | Condensed
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Bundle:
     """Requests taken from a sheaf, oldest first; `times` are seconds since 1970.
 
@@ -37,8 +48,8 @@ class Bundle:
     ids: Sequence[str]
     times: Array
     latencies: Array
-    inputs: Mapping[str, Sequence[Array]]
-    outputs: Mapping[str, Sequence[Array]]
+    inputs: Mapping[str, Kept]
+    outputs: Mapping[str, Kept]
     size_bytes: int
 
     @property

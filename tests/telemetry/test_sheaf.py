@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.core.model import VersionRef
-from serving.telemetry.sheaf import Bundle, Sheaf
+from serving.telemetry.sheaf import Bundle, Condensed, Kept, Sheaf
 from tests.logged import DIGITS, Array, floats
 
 
@@ -21,9 +21,14 @@ def _add(sheaf: Sheaf, number: int, x: Array) -> None:
     sheaf.add(float(number), f"r{number}", number / 1000, {"x": x}, {}, 10)
 
 
+def _rows(kept: Kept) -> Array:
+    assert not isinstance(kept, Condensed)
+    return np.concatenate(kept)
+
+
 def _seen(bundle: Bundle) -> list[tuple[str, float, float, float]]:
     """Id, time, latency and value of each request of one row with one element."""
-    values = np.concatenate(bundle.inputs["x"]).ravel().tolist()
+    values = _rows(bundle.inputs["x"]).ravel().tolist()
     return list(zip(bundle.ids, bundle.times.tolist(), bundle.latencies.tolist(), values, strict=True))
 
 
@@ -83,7 +88,7 @@ def test_tensor_comes_back_as_it_was_when_its_form_is(x: Array) -> None:
     bundle = sheaf.take(1000)
     assert bundle is not None
     assert len(bundle) == 6
-    assert np.array_equal(np.concatenate(bundle.inputs["x"]), np.concatenate([x] * 3))
+    assert np.array_equal(_rows(bundle.inputs["x"]), np.concatenate([x] * 3))
 
 
 def test_tensor_stands_in_each_row_when_it_has_no_batch_axis() -> None:
@@ -93,7 +98,7 @@ def test_tensor_stands_in_each_row_when_it_has_no_batch_axis() -> None:
     sheaf.add(0.0, "r", 0.0, {"x": x}, {"y": y}, 10)
     bundle = sheaf.take(1000)
     assert bundle is not None
-    assert np.concatenate(bundle.outputs["y"]).tolist() == [4.0, 4.0]
+    assert _rows(bundle.outputs["y"]).tolist() == [4.0, 4.0]
 
 
 X = floats(1, 2)
