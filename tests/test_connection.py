@@ -4,8 +4,12 @@ import json
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+import pytest
+
 from serving.api.reply import Reply
 from serving.promptness import Watchdog
+from serving.protocol.raw_data import Buffer
 from tests.desk import become_prompt, edge, open_desk
 from tests.story import story
 from tests.test_wire import PATIENT, Application, listening
@@ -17,7 +21,7 @@ POST = b"POST /v2/models/m/infer HTTP/1.1\r\nHost: x\r\ncontent-length: 3\r\n"
 class Prompt(Application):
     """Answers bodies of `now` on the spot, and leaves the others for later."""
 
-    def at_once(self, scope: dict[str, Any], body: bytes) -> Reply | None:
+    def at_once(self, scope: dict[str, Any], body: Buffer) -> Reply | None:
         if body != b"now":
             return None
         return Reply(200, [(b"content-length", b"4"), (b"x-way", b"short")], b"done")
@@ -52,6 +56,26 @@ async def test_body_is_put_together_when_it_comes_in_pieces() -> None:
         await caller.writer.drain()
         caller.say(b"ow")
         assert await caller.answer() == (200, "done")
+
+
+class Aligned(Application):
+    """Answers whether what follows the first 5 bytes of a body can be read in place."""
+
+    def at_once(self, scope: dict[str, Any], body: Buffer) -> Reply | None:
+        address = np.frombuffer(body, np.uint8)[5:].ctypes.data
+        said = b"%d %d" % (address % 8, len(body))
+        return Reply(200, [(b"content-length", b"%d" % len(said))], said)
+
+
+@pytest.mark.parametrize("size", [4096, 300_000])
+@story
+async def test_tensors_can_be_read_in_place_when_json_of_odd_length_comes_first(size: int) -> None:
+    """In whatever pieces they came; a picture is not copied once more for that."""
+    async with listening(PATIENT, Aligned()) as wire:
+        caller = await wire.call()
+        head = f"content-length: {size}\r\ninference-header-content-length: 5\r\n\r\n".encode()
+        caller.say(b"POST /v2/models/m/infer HTTP/1.1\r\nHost: x\r\n" + head + b"x" * size)
+        assert await caller.answer() == (200, f"0 {size}")
 
 
 @story
