@@ -42,7 +42,9 @@ def throughput(place: Ground, *, seconds: float, repeats: int, peers: tuple[Peer
     why: dict[str, str] = {}
     with ExitStack() as stack:
         ours = stack.enter_context(place.serving("throughput", place.digits.name))
-        bare = stack.enter_context(place.serving("bare", place.digits.name, log_sampling_ratio=0))
+        bare = stack.enter_context(
+            place.serving("bare", place.digits.name, telemetry=False, log_sampling_ratio=0)
+        )
         path = f"/v2/models/{place.digits.name}/infer"
         urls["ours"] = (ours.url + path, digits_body())
         urls["ours without telemetry"] = (bare.url + path, digits_body())
@@ -53,7 +55,7 @@ def throughput(place: Ground, *, seconds: float, repeats: int, peers: tuple[Peer
                 body = scoring_body() if peer is MLFLOW else digits_body()
                 urls[peer.name] = (stack.enter_context(peer.start(place)), body)
             except Exception as error:  # a peer that cannot be had here is told, and compared with nobody
-                why[peer.name] = str(error).strip().splitlines()[-1][:120]
+                why[peer.name] = " ".join(str(error).split())[-200:]
         many = _asked(urls, MANY, seconds, repeats)
         one = _asked(urls, ONE, seconds, repeats)
     return [*_rows(many, one, why), *_table(many, one)]
