@@ -17,7 +17,7 @@ UNTIL = datetime(2026, 1, 1, tzinfo=UTC)
 
 def digits(*, is_critical: bool, is_watched: bool) -> FollowedModel:
     """Version 2 is champion, 1 stands in for it, 3 is the challenger."""
-    tags = {Tag.CRITICAL: "true"} if is_critical else {}
+    tags: dict[str, str] = {Tag.CRITICAL: "true"} if is_critical else {}
     return FollowedModel(
         "digits",
         RegisteredModel("digits", 0, {}, tags, ""),
