@@ -29,7 +29,7 @@ def swaps(place: Ground, *, moves: int, rate: float) -> list[Row]:
             made = [_move(serving, model, traffic, number) for number in range(moves)]
             health = _health_ms(serving)
         samples = traffic.samples
-        rows = _swap_rows(samples, made, model, control)
+        rows = _swap_rows(samples, made, model, control, f"open loop, {rate:g} requests a second")
         rows.append(within("P7", "GET model-health under that load, p99", _at(health, 99), 10.0, "ms"))
     return rows
 
@@ -52,7 +52,11 @@ def memory(place: Ground, *, count: int) -> list[Row]:
 
 
 def _swap_rows(
-    samples: Sequence[Sample], moves: Sequence[Move], model: RegisteredModel, control: Sequence[Sample]
+    samples: Sequence[Sample],
+    moves: Sequence[Move],
+    model: RegisteredModel,
+    control: Sequence[Sample],
+    load: str,
 ) -> list[Row]:
     seconds = sorted(first_answer_seconds(samples, moves))
     near = [s for s in samples if any(0 <= s.started - m.began < _WINDOW_SECONDS for m in moves)]
@@ -65,7 +69,16 @@ def _swap_rows(
         none_of("P5", "requests failed during the swaps", len(failed(samples)), len(samples)),
         none_of("P5", "answers of a wrong value", len(wrong(samples, model.constants)), len(samples)),
         none_of("P5", "old answers after the new", len(old_after_new(samples, moves)), len(samples)),
-        Row("P5", "p99 within 2 s of a swap", told, f"{quiet:.2f} ms", f"{ratio:.2f}", promised, ratio <= 2),
+        Row(
+            "P5",
+            "p99 within 2 s of a swap",
+            told,
+            f"{quiet:.2f} ms",
+            f"{ratio:.2f}",
+            promised,
+            ratio <= 2,
+            load,
+        ),
     ]
 
 
