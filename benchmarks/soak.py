@@ -77,7 +77,7 @@ def soak(place: Ground, *, minutes: float, rate: float) -> list[Row]:
     for model in models:
         model.point("1")
     # What a watch keeps for the way back cannot be evicted: a watch shorter than the pause leaves room.
-    settings = {"max_models": 4, "min_residency_seconds": 1.0, "watch_seconds": 3.0, "workers": _WORKERS}
+    settings = {"max_models": 5, "min_residency_seconds": 1.0, "watch_seconds": 3.0, "workers": _WORKERS}
     with place.serving("soak", "soak-*", **settings) as serving:
         seen = asyncio.run(_run(serving, models, minutes * 60, rate))
         serving.assert_nothing_lost()
