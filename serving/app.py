@@ -18,6 +18,7 @@ from typing import Any
 
 from sqlalchemy import Engine
 
+from serving.accounts import Accounts
 from serving.announce import Announcer
 from serving.api.access import Access
 from serving.api.audit import audit_routes
@@ -251,10 +252,11 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
         stack.push_async_callback(asyncio.to_thread, writer.close)
         comparisons = Comparisons(ledger, metrics, clock, holder)
         stack.push_async_callback(comparisons.close)
-        shadow = Shadow(comparisons, metrics, clock, settings.copy_limits, Random())
+        accounts = Accounts(recorder, inference_log, statistics, clock)
+        shadow = Shadow(comparisons, accounts, metrics, clock, settings.copy_limits, Random())
         stack.push_async_callback(shadow.close)
         scores = Scores(models, rollbacks.judge, ejections.judge, recorder, clock)
-        inference = Inference(routes, scores, shadow, recorder, inference_log, statistics, clock)
+        inference = Inference(routes, scores, shadow, recorder, accounts, clock)
         health = Health(models, follower, inference, ledger, clock, settings.probe_seconds)
         readiness = Readiness(models, follower, siblings.waiting_for)
         visibility.tell(splits.note_restored)

@@ -26,8 +26,7 @@ from serving.protocol.json_data import first_non_finite
 from serving.routes import Route, Routes
 from serving.scores import Scores
 from serving.shadow import Given, Shadow
-from serving.telemetry.counters import Statistics
-from serving.telemetry.inference_log import InferenceLog, first_axis_is_batch
+from serving.telemetry.inference_log import first_axis_is_batch
 from serving.telemetry.recorder import Recorder
 
 log = logging.getLogger(__name__)
@@ -50,11 +49,10 @@ class Inference:
         scores: Scores,
         shadow: Shadow,
         recorder: Recorder,
-        inference_log: InferenceLog,
-        statistics: Statistics,
+        accounts: Accounts,
         clock: Clock,
     ) -> None:
-        self._accounts = Accounts(recorder, inference_log, statistics, clock)
+        self._accounts = accounts
         self._routes = routes
         self._scores = scores
         self._shadow = shadow

@@ -27,13 +27,14 @@ class Alias(StrEnum):
 
 
 class Variant(StrEnum):
-    """By which route a request was answered; sent as `X-Model-Variant`."""
+    """By which route a request was answered; sent as `X-Model-Variant`, but for probes and copies."""
 
     CHAMPION = "champion"
     CHALLENGER = "challenger"
     FALLBACK = "fallback"
     DIRECT = "direct"
     PROBE = "probe"
+    SHADOW = "shadow"
 
 
 class Tag(StrEnum):
