@@ -18,6 +18,7 @@ from serving.batcher import Timing
 from serving.core.clock import Clock
 from serving.core.errors import DeadlineExceeded, InvalidRequest, ModelFailed, Overloaded
 from serving.core.model import Variant
+from serving.core.window import OVERLOADED
 from serving.failures import report_failure
 from serving.formats.loader import LoadedModel
 from serving.formats.selftest import output_problem
@@ -100,7 +101,7 @@ class Inference:
             status = "timeout"
             raise
         except Overloaded:  # the server's lack of room, which says nothing of the version
-            status = "overloaded"
+            status = OVERLOADED
             raise
         except asyncio.CancelledError:  # the caller hung up, which is nobody's failure
             status = "cancelled"
@@ -186,7 +187,10 @@ class Inference:
         except Overloaded as busy:
             if not route.is_divided:
                 raise
-            return await self._stand_in(route, busy, read, deadline, request_id, is_fair=False)
+            answer = await self._stand_in(route, busy, read, deadline, request_id, is_fair=False)
+            if route.version.is_awake:  # no reason to eject it, but its rollout must see what it cannot bear
+                self._recorder.judged(route.version.ref, route.variant, failed=True)
+            return answer
         culprit = _culprit(outputs, finite)
         if culprit is not None:
             return await self._second_opinion(route, culprit, read, deadline, request_id, finite)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from serving.batcher import DEFAULT_LIMITS, BatchLimits
 from serving.core.clock import Clock
 from serving.core.datatypes import Array
 from serving.core.model import Format, TensorSpec, VersionRef
@@ -65,6 +66,7 @@ def loaded(
     loaded_at: datetime = LOADED_AT,
     loading: Loading = NOTHING_KNOWN,
     clock: Clock | None = None,
+    limits: BatchLimits = DEFAULT_LIMITS,
 ) -> LoadedVersion:
     """A version that adds its own number, unless `answer` says otherwise."""
     folder = CACHE / model / version
@@ -79,6 +81,7 @@ def loaded(
         loaded_at,
         workers=2,
         loading=loading,
+        batch_limits=limits,
         clock=clock,
     )
 

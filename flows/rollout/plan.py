@@ -13,12 +13,14 @@ from flows.rollout.facts import Act, Decision, Facts, Subject
 from flows.rollout.judge import Judgement
 from flows.rollout.measurement import Verdict
 from flows.rollout.outcome import Verdict as End
-from flows.rollout.policy import Spec
+from flows.rollout.policy import Spec, shown
 from flows.rollout.status import Hold, Status, Step
 from serving.store.rollouts import Asked, Command
 
 # A longer pause between two looks is an outage of the watcher.
 LONGEST_LOOK_SECONDS = 10.0
+# A resting rollout is looked at every minute or two; more at once is a clock that was stepped.
+LONGEST_REST_SECONDS = 150.0
 FOLLOW_SECONDS = 60.0
 
 
@@ -39,7 +41,7 @@ def advance(subject: Subject, spec: Spec, status: Status, facts: Facts, now: dat
 
 def was_named(status: Status) -> Status:
     """After alias challenger names the version."""
-    return replace(status, step=Step.SET)
+    return replace(status, step=Step.SET, named=True)
 
 
 def was_set(status: Status, tag: str, now: datetime) -> Status:
@@ -52,7 +54,8 @@ def _counted(status: Status, facts: Facts, now: datetime) -> Status:
     passed = (now - status.looked_at).total_seconds() if status.looked_at is not None else 0.0
     if passed < 0:
         status = _begun_anew(status, now)
-    status = replace(status, looked_at=now)
+    rested = status.rested_seconds + min(max(passed, 0.0), LONGEST_REST_SECONDS)
+    status = replace(status, looked_at=now, rested_seconds=rested if status.step.is_resting else 0.0)
     if facts.judgement is not None:
         status = replace(status, metrics=tuple(each.as_json() for each in facts.judgement.measurements))
     is_watched = (
@@ -118,7 +121,7 @@ def _heeded(status: Status, asked: Asked, spec: Spec, now: datetime) -> Decision
 
 def _resumed(status: Status, now: datetime) -> Decision:
     """Set the split again, which finds out what became of it, and have a whole deadline's patience more."""
-    step = Step.SET if status.entered else Step.NAME
+    step = Step.SET if status.is_known else Step.NAME
     patience = status.observed_seconds
     status = replace(status, step=step, hold=None, reason="", patience_seconds=patience, rested_at=None)
     return Decision(replace(status, unobserved_seconds=0.0), Act.WAIT)
@@ -126,7 +129,7 @@ def _resumed(status: Status, now: datetime) -> Decision:
 
 def _name(spec: Spec, status: Status, facts: Facts, now: datetime) -> Decision:
     if _must_ask(spec, status, 0):
-        return _rest(status, Step.APPROVAL, f"approval is wanted before {spec.percents[0]} %", now)
+        return _rest(status, Step.APPROVAL, f"approval is wanted before {shown(spec.percents[0])}", now)
     return Decision(status, Act.NAME)
 
 
@@ -186,8 +189,7 @@ def _approval(spec: Spec, status: Status, facts: Facts, now: datetime) -> Decisi
     judgement = facts.judgement
     if judgement is not None and judgement.verdict is Verdict.FAIL and status.since is not None:
         return _end(status, End.ROLLED_BACK, _blame(spec, status, judgement))
-    waited = (now - status.rested_at).total_seconds() if status.rested_at is not None else 0.0
-    if waited >= spec.deadline_seconds:
+    if status.rested_seconds >= spec.deadline_seconds:
         return _end(status, End.REFUSED, f"nobody approved it within {spec.deadline_seconds:.0f} s")
     return Decision(status, Act.REST)
 
@@ -229,14 +231,14 @@ def _next(spec: Spec, status: Status, now: datetime) -> Decision:
     if status.stage == spec.last:
         return Decision(replace(status, step=Step.PASSED, reason="every stage passed"), Act.PASS)
     if _must_ask(spec, status, status.stage + 1):
-        wanted = f"approval is wanted before {spec.percents[status.stage + 1]} %"
+        wanted = f"approval is wanted before {shown(spec.percents[status.stage + 1])}"
         return _rest(status, Step.APPROVAL, wanted, now)
     return _enter(status, spec, now)
 
 
 def _enter(status: Status, spec: Spec, now: datetime) -> Decision:
     """The next stage, with nothing counted yet; the first one where none was entered."""
-    if not status.entered:
+    if not status.is_known:
         return Decision(replace(status, step=Step.NAME, reason="", rested_at=None), Act.WAIT)
     entered = replace(
         status,
@@ -275,7 +277,7 @@ def _recorded(spec: Spec, status: Status, judgement: Judgement, now: datetime) -
 
 
 def _blame(spec: Spec, status: Status, judgement: Judgement) -> str:
-    return f"at {spec.percents[status.stage]} %: {judgement.reason}"
+    return f"at {shown(spec.percents[status.stage])}: {judgement.reason}"
 
 
 def _rest(status: Status, step: Step, reason: str, now: datetime, hold: Hold | None = None) -> Decision:

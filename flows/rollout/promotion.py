@@ -103,7 +103,8 @@ def spec_of(asked: Asked, registered: RegisteredModel) -> Spec | None:
     """The plan of a staged rollout, None of a direct one. Raises `ValueError`."""
     if asked.strategy != _STAGED:
         return None
-    return plan_of(asked.policy, asked.usual, kind_of(registered.tags.get(Tag.MODEL_TYPE)))
+    kind = kind_of(registered.tags.get(Tag.MODEL_TYPE))
+    return plan_of(asked.policy, asked.usual, kind, registered.tags.get(Tag.SLICES))
 
 
 def _limits(rollout: Rollout) -> str:

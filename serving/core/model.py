@@ -45,6 +45,7 @@ class Tag(StrEnum):
     OWNER = "signalbox.owner"
     TEAM = "signalbox.team"
     EVALUATION_SET = "signalbox.evaluation_set"
+    SLICES = "signalbox.slices"
     TRAFFIC = "signalbox.traffic"
     FORMAT = "signalbox.format"
     SOURCE_DIGEST = "signalbox.source_digest"
