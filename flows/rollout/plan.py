@@ -15,6 +15,7 @@ from flows.rollout.measurement import Verdict
 from flows.rollout.outcome import Verdict as End
 from flows.rollout.policy import Spec, shown
 from flows.rollout.status import Hold, Status, Step
+from serving.core.traffic import Split, read_tag
 from serving.store.rollouts import Asked, Command
 
 # A longer pause between two looks is an outage of the watcher.
@@ -195,13 +196,23 @@ def _approval(spec: Spec, status: Status, facts: Facts, now: datetime) -> Decisi
 
 
 def _untrue(status: Status, facts: Facts, now: datetime) -> Decision | None:
-    """Whether the split is refused, or no longer the one that was written."""
+    """Whether the split is refused, or no longer the one that was written. A dead rollout's is set anew."""
     if facts.follows.verdict is verify.Verdict.REFUSED:
         return _end(status, End.ROLLED_BACK, str(facts.follows))
     if facts.named is not None and facts.named.tag != status.tag:
+        if _is_of_another(facts.named.tag, status.tag):
+            return Decision(replace(status, step=Step.SET, reason="", hold=None, rested_at=None), Act.WAIT)
         reason = f"the traffic tag was changed by hand to {facts.named.tag or 'nothing'}"
         return _rest(status, Step.HELD, reason, now, Hold.TRAFFIC)
     return None
+
+
+def _is_of_another(found: str | None, ours: str | None) -> bool:
+    """Whether the tag was written for another rollout: that one is over, so its write was late."""
+    late, own = read_tag(found), read_tag(ours)
+    if not isinstance(late, Split) or not isinstance(own, Split):
+        return False
+    return late.rollout not in (None, own.rollout)
 
 
 def _failed(spec: Spec, status: Status, judgement: Judgement, now: datetime) -> Decision:
