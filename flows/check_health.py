@@ -13,6 +13,8 @@ from uuid import uuid4
 
 from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
+from prefect.context import FlowRunContext
+from prefect.events import emit_event
 from prefect.states import Completed, Failed
 
 from flows.catalog.evaluation import EvaluationRefused, EvaluationSet, declared, download, read_evaluation
@@ -37,6 +39,7 @@ from serving.store.reports import Report
 
 KIND = "functional"
 LABELLED_KIND = "functional-labelled"
+EVENT = "signalbox.health.critical"
 _ROWS = 64
 
 
@@ -198,3 +201,10 @@ def _alert(wiring: Wiring, model: str, version: str | None, problem: str) -> Non
     )
     with writing(wiring.engine) as connection:
         outbox.enqueue(connection, notice, wiring.clock.now())
+    # Only a run has a Prefect to tell; the version is what flow `roll-back-model` goes back from.
+    if version is not None and FlowRunContext.get() is not None:
+        emit_event(
+            event=EVENT,
+            resource={"prefect.resource.id": f"signalbox.model.{model}", "prefect.resource.name": model},
+            payload={"model": model, "version": version, "problem": problem},
+        )

@@ -30,6 +30,7 @@ from flows.wiring import Wiring, wired
 from serving.core.errors import NotServed, RegistryUnavailable, StoreUnavailable
 from serving.core.model import VersionRef
 from serving.store.rollouts import Entry
+from serving.store.snapshot import public_settings
 
 # Parameters of an event trigger arrive as text, those of a command line as numbers.
 Number = float | int | str | None
@@ -118,6 +119,7 @@ def _promote(wiring: Wiring, asked: Asked) -> Outcome:
         wiring.clock,
         validator(wiring),
         benchmarker(wiring),
+        settings=public_settings(wiring.settings),
     )
     holder = holder_of(runtime.flow_run.id or "local")
     return work(entry.rollout, parts, wiring.leases, holder, log.info)

@@ -15,21 +15,26 @@ from prefect.client.schemas.objects import State
 from prefect.deployments import run_deployment
 from prefect.states import Completed, Failed
 
+from flows.restorability import points_checked
 from flows.rollout.attention import Action, attention
+from flows.rollout.descent import stage_seconds
 from flows.rollout.promotion import Asked, owns, record, tidy
 from flows.wiring import Wiring, wired
 from serving.core.errors import ChangeRefused, RegistryUnavailable, SignalboxError
 from serving.core.model import Alias, Tag
-from serving.store import changes, overrides, rollouts, sightings, workers
+from serving.store import changes, overrides, rollbacks, rollouts, sightings, workers
 from serving.store.follow_up import follow_up
 from serving.store.guard import Wish
 from serving.store.registry import RegisteredModel
 from serving.store.rollouts import Entry, Rollout
 
 DEPLOYMENT = "promote-model/promote-model"
+ROLLBACK_DEPLOYMENT = "roll-back-model/roll-back-model"
 _RESTART_SECONDS = 120
 # Serving writes its own rollbacks to the registry; this is for one that died before it could.
 _OVERRIDE_PATIENCE = timedelta(seconds=30)
+# Longer than a replica may take to follow.
+_ROLLBACK_PATIENCE = timedelta(seconds=75)
 
 
 @flow(name="reconcile")
@@ -58,7 +63,25 @@ def reconciled(wiring: Wiring) -> list[str]:
                 done += _previous(wiring, models[name])
         except (RegistryUnavailable, ChangeRefused) as error:
             done.append(f"{name}: {error}")
-    return done
+    return [*done, *_rollbacks(wiring), *points_checked(wiring)]
+
+
+def _rollbacks(wiring: Wiring) -> Iterator[str]:
+    """Have a worker carry on what nobody has worked on for a while."""
+    now = wiring.clock.now()
+    for way_back in rollbacks.under_way(wiring.engine):
+        # A stage notes nothing while it lasts.
+        patience = _ROLLBACK_PATIENCE + timedelta(seconds=stage_seconds(way_back))
+        if now - way_back.updated_at >= patience:
+            period = int(now.timestamp()) // _RESTART_SECONDS
+            run_deployment(
+                ROLLBACK_DEPLOYMENT,
+                parameters={"rollback_id": way_back.id},
+                timeout=0,
+                as_subflow=False,
+                idempotency_key=f"{way_back.id}:{period}",
+            )
+            yield f"{way_back.model}: rollback {way_back.id} was left at {way_back.step}; started again"
 
 
 def _tended(

@@ -77,6 +77,9 @@ class FlowSettings(StoreSettings):
     min_functional_accuracy: float = Field(
         0.8, ge=0, le=1, description="Accuracy on its declared set below which a model's health is a warning."
     )
+    rollback_on_critical: bool = Field(
+        True, description="Whether a champion whose functional health turns critical is rolled back."
+    )
     memory_mb: int = Field(
         2048, gt=0, description="Memory that loaded models may take, measured; more than that sleep on disk."
     )

@@ -14,7 +14,6 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any
 
 from sqlalchemy import Engine
 
@@ -32,8 +31,10 @@ from serving.api.keyring import AdminKeyFile, KeyMirror, Keyring
 from serving.api.knowledge import Knowledge
 from serving.api.models import ModelDetails, model_routes
 from serving.api.rate import RateLimits
+from serving.api.restore_points import restore_point_routes
 from serving.api.rollback import rollback_routes
 from serving.api.traffic import traffic_routes
+from serving.api.updates import update_routes
 from serving.api.webhook import Signature, secret_in, webhook_routes
 from serving.candidate import Preparation
 from serving.comparisons import Comparisons
@@ -57,8 +58,10 @@ from serving.ledger import Ledger
 from serving.library import Library, standing_of
 from serving.memory import Memory
 from serving.notices import log_dropping
+from serving.orders import Orders
 from serving.overrides import Overrides
 from serving.preload import Preloader
+from serving.promotions import Promotions
 from serving.promptness import Watchdog
 from serving.protocol.backing import Backing
 from serving.protocol.catalogue import Catalogue
@@ -67,7 +70,9 @@ from serving.protocol.infer import InferEndpoint
 from serving.protocol.scoring import ScoringEndpoint, scoring_routes
 from serving.readiness import Readiness
 from serving.restoration import restore
+from serving.retreat import Retreat
 from serving.rollback import Rollbacks
+from serving.rollback_book import RollbackBook
 from serving.routes import Routes
 from serving.scores import Scores
 from serving.settings import ServingSettings
@@ -86,6 +91,7 @@ from serving.store.outbox import Notice
 from serving.store.overrides import OverrideFile
 from serving.store.record import Record
 from serving.store.registry import Registry, connect
+from serving.store.rollback_file import RollbackFile
 from serving.store.trail import Trail
 from serving.telemetry.counters import Statistics
 from serving.telemetry.inference_log import InferenceLog
@@ -195,6 +201,7 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             write_back.consider(model)
             announcer.consider(model)
             shelf.consider(model)
+            book.consider()
             swap_times.note(model)
 
         swap_times = SwapTimes(metrics, clock)
@@ -225,6 +232,8 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
         )
         unison = Unison(siblings, models, overrides, record, library, follower, shelf)
         stack.push_async_callback(unison.close)
+        book = RollbackBook(RollbackFile(settings.serving_home / "rollbacks.json"), ledger)
+        stack.push_async_callback(book.close)
         rollbacks = Rollbacks(
             settings,
             models,
@@ -236,7 +245,11 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             clock,
             follower.wake,
             unison.spread,
+            book,
         )
+        orders = Orders(prefect)
+        retreat = Retreat(models, rollbacks, book, overrides, ledger, orders, clock)
+        stack.push_async_callback(retreat.close)
         ejections = Ejections(
             library, visibility, overrides, ledger, metrics, clock, follower.wake, unison.spread
         )
@@ -291,10 +304,6 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
         async def counts() -> list[Told]:
             return await siblings.ask("counts")
 
-        async def rollback_elsewhere(rollback_id: str) -> dict[str, Any] | None:
-            told = await siblings.ask("rollback", id=rollback_id)
-            return next((answer["status"] for answer in told if answer.get("status")), None)
-
         async def spread_delivery(delivery: str) -> None:
             await siblings.ask("wake", delivery=delivery)
 
@@ -302,14 +311,11 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
         channel = Channel(own_socket) if own_socket is not None else None
         if channel is not None:
             Member(
-                models,
                 library,
                 memory,
                 follower,
                 health,
                 readiness,
-                rollbacks,
-                overrides,
                 shelf,
                 unison,
                 signature,
@@ -327,7 +333,9 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
             scoring_routes(catalogue),
             health_routes(health, siblings.reports),
             model_routes(ModelDetails(models, follower, splits, knowledge, health, metrics, counts), models),
-            rollback_routes(rollbacks, models, overrides, rollback_elsewhere),
+            rollback_routes(retreat),
+            update_routes(Promotions(registry, ledger, orders, clock, settings.model_folder_paths), models),
+            restore_point_routes(registry, ledger, settings, clock),
             traffic_routes(
                 Traffic(models, registry, guard, overrides, splits, ledger, holder, clock, unison.wake)
             ),

@@ -9,11 +9,11 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from enum import StrEnum
 from uuid import uuid4
 
 from serving.candidate import in_thread
 from serving.core.clock import Clock
+from serving.core.contract import Contract, compatibility
 from serving.core.errors import ChangeRefused, NotServed, SignalboxError, StoreUnavailable
 from serving.core.model import Alias
 from serving.followed import FollowedModel, Visibility, as_served, find_served
@@ -23,8 +23,10 @@ from serving.library import Library
 from serving.notices import champion_failing, rolled_back
 from serving.overrides import Overrides
 from serving.pool import LoadedVersion, VersionKey
+from serving.rollback_book import RollbackBook
 from serving.settings import ServingSettings
 from serving.store.overrides import Override
+from serving.store.rollbacks import RollbackRecord, State, Step, Strategy
 from serving.telemetry.metrics import Metrics
 from serving.watch import AnswerWindow, Evidence
 
@@ -34,23 +36,18 @@ WATCH_ACTOR = "serving:watch"
 _CHECK_SECONDS = 10.0
 
 
-class Strategy(StrEnum):
-    INSTANT = "instant"
-    EMERGENCY = "emergency"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """A way back. `version` None means the last good one; with `restore_point`, what else that point holds
+    is put back afterwards by the flow.
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class Rollback:
-    """One way back that this server took."""
-
-    id: str
-    model: str
-    from_version: str
-    to_version: str
     strategy: Strategy
     actor: str
     reason: str
-    at: datetime
+    version: str | None = None
+    restore_point: str | None = None
+    allow_signature_change: bool = False
 
 
 class Rollbacks:
@@ -68,6 +65,7 @@ class Rollbacks:
         clock: Clock,
         wake: Callable[[], None],
         spread: Callable[[], Awaitable[None]],
+        book: RollbackBook,
     ) -> None:
         """`spread` returns once the server's other workers have seen what was laid here."""
         self._settings = settings
@@ -81,50 +79,37 @@ class Rollbacks:
         self._wake = wake
         self._spread = spread
         self._tasks: set[asyncio.Task[None]] = set()
-        self.taken: dict[str, Rollback] = {}
+        self._book = book
 
-    async def take(
-        self,
-        model: str,
-        strategy: Strategy,
-        *,
-        version: str | None,
-        actor: str,
-        reason: str,
-        failing: VersionKey | None = None,
-    ) -> Rollback:
-        """Answer with `version`, by default the last good one, from now on.
+    async def take(self, model: str, way: Way, *, failing: VersionKey | None = None) -> RollbackRecord:
+        """Answer with the version that `way` names, by default the last good one, from now on.
 
         With `failing`, do so only while that version is the champion: a newer one is another story.
 
         Raises:
-            NotServed: the model is not served, or `version` is not one this server can answer with.
-            ChangeRefused: there is no earlier version, or the target answers already or is not healthy.
+            NotServed: the model is not served, or the version is not one this server can answer with.
+            ChangeRefused: there is no earlier version, or the target answers already, is not healthy, or
+                does not fit the callers of the champion.
             StoreUnavailable: the override could not be made durable on the local disk.
         """
         followed = self._models.get(model)
         if followed is None or followed.champion is None:
             raise NotServed(f"model '{model}' has no champion to roll back", exists=sorted(self._models))
-        target = await self._target(followed, version)
+        target = await self._target(followed, way.version)
         with followed.keeping(target):
             await self._check(target)
+            # A champion that fails was answered for by this version: its callers are known to fit.
+            if failing is None and not way.allow_signature_change:
+                _check_contract(target, followed.champion)
             async with followed.lock:
                 champion = followed.champion
                 if champion is None or champion.ref == target.ref:
                     raise ChangeRefused(f"version {target.ref.version} of '{model}' answers already")
                 if failing not in (None, champion.key):
                     raise ChangeRefused(f"version {champion.ref.version} of '{model}' is champion by now")
-                rollback = Rollback(
-                    uuid4().hex,
-                    model,
-                    champion.ref.version,
-                    target.ref.version,
-                    strategy,
-                    actor,
-                    reason,
-                    self._clock.now(),
-                )
+                rollback = _taken(model, way, champion, target, self._clock.now())
                 rollback = await self._apply(followed, rollback, target, is_watched=failing is not None)
+        await self._book.note(rollback)
         self._library.sweep(followed)
         self._wake()  # the registry is told on the follower's next turn: let that be now
         await self._spread()
@@ -159,14 +144,8 @@ class Rollbacks:
         self, followed: FollowedModel, failing: LoadedVersion, evidence: Evidence
     ) -> None:
         try:
-            await self.take(
-                followed.name,
-                Strategy.INSTANT,
-                version=None,
-                actor=WATCH_ACTOR,
-                reason=str(evidence),
-                failing=failing.key,
-            )
+            way = Way(strategy=Strategy.INSTANT, actor=WATCH_ACTOR, reason=str(evidence))
+            await self.take(followed.name, way, failing=failing.key)
         except SignalboxError as error:
             log.exception("watched_rollback_failed model=%s", followed.name)
             if followed.champion is failing:
@@ -212,8 +191,8 @@ class Rollbacks:
             raise ChangeRefused(f"version {target.ref.version} fails its own self-test: {tested.reason}")
 
     async def _apply(
-        self, followed: FollowedModel, rollback: Rollback, target: LoadedVersion, *, is_watched: bool
-    ) -> Rollback:
+        self, followed: FollowedModel, rollback: RollbackRecord, target: LoadedVersion, *, is_watched: bool
+    ) -> RollbackRecord:
         held = await self._override(followed, rollback, is_watched=is_watched)
         is_first = held is None or held.id == rollback.id
         if held is not None:
@@ -224,20 +203,19 @@ class Rollbacks:
             followed.dethrone(failed.ref)
         followed.crown(as_served(target, self._settings.cache_folder))
         followed.window, followed.watch, followed.previous = AnswerWindow(), None, None
-        followed.swapped_at = rollback.at
+        followed.swapped_at = rollback.created_at
         try:
             await self._visibility.publish(followed)
         except StoreUnavailable as error:  # the override is durable: a restart comes to the same answer
             log.error("rollback_not_recorded model=%s reason=%s", followed.name, error)
             self._visibility.show(followed)
-        self.taken[rollback.id] = rollback
         if is_first:
             self._metrics.rollbacks.labels(rollback.model, rollback.strategy).inc()
             self._tell(rollback)
         return rollback
 
     async def _override(
-        self, followed: FollowedModel, rollback: Rollback, *, is_watched: bool
+        self, followed: FollowedModel, rollback: RollbackRecord, *, is_watched: bool
     ) -> Override | None:
         """Make the way back durable. Going to what the registry names needs no override, and ends one.
 
@@ -260,11 +238,11 @@ class Rollbacks:
             answer_with=rollback.to_version,
             actor=rollback.actor,
             reason=rollback.reason,
-            laid_at=rollback.at,
+            laid_at=rollback.created_at,
         )
         return await self._overrides.lay(override)
 
-    def _tell(self, rollback: Rollback) -> None:
+    def _tell(self, rollback: RollbackRecord) -> None:
         ref = self._models[rollback.model].key_of(rollback.from_version).ref
         log.warning("rolled_back from=%s to=%s reason=%s", ref, rollback.to_version, rollback.reason)
         self._ledger.audit(
@@ -276,9 +254,42 @@ class Rollbacks:
             from_version=rollback.from_version,
             strategy=str(rollback.strategy),
             reason=rollback.reason,
+            restore_point=rollback.restore_point,
         )
         self._ledger.notify(
             rolled_back(ref, rollback.to_version, rollback.strategy, rollback.actor, rollback.reason)
+        )
+
+
+def _taken(
+    model: str, way: Way, champion: LoadedVersion, target: LoadedVersion, now: datetime
+) -> RollbackRecord:
+    """The rollback for the books. With a restore point it is open until the flow has put the rest back."""
+    is_done = way.restore_point is None
+    return RollbackRecord(
+        id=uuid4().hex,
+        model=model,
+        strategy=way.strategy,
+        from_version=champion.ref.version,
+        to_version=target.ref.version,
+        restore_point=way.restore_point,
+        state=State.COMPLETED if is_done else State.OPEN,
+        step=Step.MOVED,
+        actor=way.actor,
+        reason=way.reason,
+        created_at=now,
+        updated_at=now,
+        finished_at=now if is_done else None,
+    )
+
+
+def _check_contract(target: LoadedVersion, champion: LoadedVersion) -> None:
+    """Never go back to a version that cannot answer what callers send by now."""
+    found = compatibility(*(Contract(v.model.inputs, v.model.outputs) for v in (target, champion)))
+    if found.breaks:
+        raise ChangeRefused(
+            f"version {target.ref.version} does not fit the callers of version {champion.ref.version}: "
+            f"{'; '.join(found.breaks)}; choose another version, or set allow_signature_change"
         )
 
 

@@ -14,11 +14,13 @@ from flows.cli.benchmark import benchmark
 from flows.cli.db import db_app
 from flows.cli.down import down
 from flows.cli.drift import drift
+from flows.cli.freeze import freeze
 from flows.cli.health import health
 from flows.cli.keys import keys_app
 from flows.cli.models import models_app
 from flows.cli.promote import promote
 from flows.cli.register import register_file
+from flows.cli.restore_points import restore_points_app
 from flows.cli.rollback import rollback
 from flows.cli.rollouts import rollouts
 from flows.cli.serve import serve
@@ -42,6 +44,7 @@ for command in (
     promote,
     rollouts,
     rollback,
+    freeze,
     traffic,
     health,
     drift,
@@ -55,6 +58,7 @@ app.add_typer(audit_app, name="audit")
 app.add_typer(db_app, name="db")
 app.add_typer(keys_app, name="keys")
 app.add_typer(models_app, name="models")
+app.add_typer(restore_points_app, name="restore-points")
 
 
 @app.command()

@@ -11,6 +11,7 @@ from flows.catalog.descriptions import Descriptions
 from flows.catalog.difference import Compared, Comparison, cells, remarks
 from flows.cli.client import ServingClient
 from flows.cli.console import AsJson, print_json, print_table, say, text
+from flows.cli.frozen import known, say_frozen
 from flows.settings import FlowSettings
 from flows.wiring import wired
 
@@ -33,13 +34,15 @@ def _list_by_default(context: typer.Context, as_json: AsJson = False) -> None:
 @models_app.command(name="list")
 def show(as_json: AsJson = False) -> None:
     """Show every followed model: per alias the version wanted and served, its format and health."""
-    with ServingClient.of(FlowSettings()) as serving:
+    settings = FlowSettings()
+    with ServingClient.of(settings) as serving:
         body = serving.get("/api/v2/model-info")
     if as_json:
         print_json(body)
         return
     rows = [row for model in body.get("models", []) for row in rows_of(model)]
     print_table(_COLUMNS, rows, empty="no registered model is followed; give a version the alias 'champion'")
+    say_frozen(known(settings))
 
 
 @models_app.command()

@@ -11,6 +11,7 @@ import typer
 
 from flows.cli.console import AsJson, print_json, print_table, say, text
 from flows.cli.errors import CommandFailed
+from flows.cli.frozen import in_force, say_frozen
 from flows.cli.rollout_run import start
 from flows.cli.store import opened_store
 from flows.rollout.status import Step
@@ -40,11 +41,13 @@ def rollouts(
     with opened_store() as engine:
         check(engine)
         found = records.recent(engine, what, limit)
+        frozen = in_force(engine, what)
     if as_json:
         print_json([plain(rollout) for rollout in found])
         return
     nothing = f"no rollout of '{what}' is recorded" if what else "no rollout is recorded"
     print_table(_COLUMNS, map(_cells, found), empty=nothing)
+    say_frozen(frozen)
 
 
 def _command(word: str, prefix: str, *, as_json: bool) -> None:

@@ -5,6 +5,7 @@ from dataclasses import asdict
 import typer
 
 from flows.cli.console import AsJson, print_json, print_table, text
+from flows.cli.frozen import known, say_frozen
 from flows.cli.home import Home
 from flows.cli.stack import PartView, view
 from flows.cli.supervision import supervisor_process
@@ -25,10 +26,12 @@ def status(as_json: AsJson = False) -> None:
                 "home": str(home.root),
                 "supervisor_pid": supervisor.pid if supervisor is not None else None,
                 "parts": [asdict(row) for row in rows],
+                "freezes": [freeze.as_json() for freeze in known(settings)],
             }
         )
     else:
         print_table(_COLUMNS, map(_cells, rows), empty="no parts")
+        say_frozen(known(settings))
     if not all(row.is_well for row in rows):
         raise typer.Exit(1)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from flows.rollout import rollbacks
 from flows.rollout.keeper import Keeper, is_promotion
 from flows.rollout.outcome import Outcome, Verdict
-from flows.rollout.parts import Evidence, Parts, on_record
+from flows.rollout.parts import Evidence, Parts, on_record, save_point
 from flows.rollout.verify import Applied, applied
 from flows.rollout.verify import Verdict as Seen
 from serving.core.errors import (
@@ -26,7 +26,6 @@ from serving.store.database import writing
 from serving.store.guard import Move, TrafficWish, Wish
 from serving.store.guard import Verdict as Written
 from serving.store.leases import fence
-from serving.store.registry import RegisteredModel
 from serving.store.rollouts import Phase, Rollout
 from serving.store.text import JsonValue
 
@@ -134,8 +133,8 @@ class DirectPromotion:
             registry.set_version_tag(ref, Tag.VALIDATION, "passed")
         if (problem := self._no_worker()) is not None:
             return self._ended(Verdict.FAILED, problem)
-        model = registry.registered_model(self._rollout.model)
-        self._advance(Phase.RESTORE_POINT, restore_point=_restore_point(model, against))
+        point = save_point(self._parts, self._rollout)
+        self._advance(Phase.RESTORE_POINT, restore_point={**point, "champion": against})
         return None
 
     def _try_out(self) -> Outcome | None:
@@ -277,12 +276,3 @@ class DirectPromotion:
 
     def _ended(self, verdict: Verdict, reason: str, warnings: tuple[str, ...] = ()) -> Outcome:
         return Outcome(verdict, reason, self._rollout, warnings)
-
-
-def _restore_point(model: RegisteredModel, champion: str | None) -> dict[str, JsonValue]:
-    """What it takes to go back: every alias and the traffic tag as they are before the change."""
-    return {
-        "champion": champion,
-        "aliases": dict(model.aliases),
-        "traffic": model.tags.get(Tag.TRAFFIC),
-    }

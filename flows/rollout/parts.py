@@ -2,15 +2,17 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from sqlalchemy import Engine
 
 from flows.rollout.evidence import EvidenceSource
 from serving.core.clock import Clock
+from serving.store.capture import Wanted, make
 from serving.store.guard import Guard
 from serving.store.registry import Registry
+from serving.store.restore_points import Kind
 from serving.store.rollouts import Rollout
 from serving.store.text import JsonValue
 
@@ -31,7 +33,7 @@ class Evidence(Protocol):
 class Parts:
     """What a promotion works with. `validate` and `benchmark` judge a rollout's version against the present
     champion; the rollout that `benchmark` is given holds the validation as its evidence. `evidence` is what
-    live traffic says of a staged one.
+    live traffic says of a staged one, `settings` what a restore point keeps of this process's.
     """
 
     engine: Engine
@@ -42,6 +44,18 @@ class Parts:
     benchmark: Callable[[Rollout, str | None], Evidence]
     pause: Callable[[float], object] = time.sleep
     evidence: EvidenceSource | None = None
+    settings: Mapping[str, JsonValue] = field(default_factory=dict)
+
+
+def save_point(parts: Parts, rollout: Rollout) -> dict[str, JsonValue]:
+    """The way back of a rollout, written before its first change: what its row keeps of that.
+
+    The point has the rollout's own id, so that a run which was killed after writing it writes no other.
+    """
+    reason = f"before version {rollout.version} was promoted"
+    wanted = Wanted(rollout.id, rollout.model, Kind.AUTOMATIC, reason, rollout.requested_by, parts.settings)
+    point = make(parts.engine, parts.registry, wanted, parts.clock.now())
+    return {"id": point.id, "champion": point.champion}
 
 
 def on_record(found: Evidence) -> dict[str, JsonValue]:

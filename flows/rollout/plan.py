@@ -12,16 +12,13 @@ from flows.rollout import verify
 from flows.rollout.facts import Act, Decision, Facts, Subject
 from flows.rollout.judge import Judgement
 from flows.rollout.measurement import Verdict
+from flows.rollout.observation import counted
 from flows.rollout.outcome import Verdict as End
 from flows.rollout.policy import Spec, shown
 from flows.rollout.status import Hold, Status, Step
 from serving.core.traffic import Split, read_tag
 from serving.store.rollouts import Asked, Command
 
-# A longer pause between two looks is an outage of the watcher.
-LONGEST_LOOK_SECONDS = 10.0
-# A resting rollout is looked at every minute or two; more at once is a clock that was stepped.
-LONGEST_REST_SECONDS = 150.0
 FOLLOW_SECONDS = 60.0
 
 
@@ -29,7 +26,7 @@ def advance(subject: Subject, spec: Spec, status: Status, facts: Facts, now: dat
     """The next step."""
     if status.step in (Step.ENDING, Step.PASSED):
         return Decision(status, Act.END if status.step is Step.ENDING else Act.PASS)
-    status = _counted(status, facts, now)
+    status = counted(status, facts, now)
     if (ended := _overtaken(subject, status, facts)) is not None:
         return ended
     if facts.asked is not None and facts.asked.id != status.heeded:
@@ -48,43 +45,6 @@ def was_named(status: Status) -> Status:
 def was_set(status: Status, tag: str, now: datetime) -> Status:
     """After the traffic tag was written."""
     return replace(status, step=Step.VERIFY, tag=tag, set_at=now, unobserved_seconds=0.0)
-
-
-def _counted(status: Status, facts: Facts, now: datetime) -> Status:
-    """The status with the time since the last look, as observation or not."""
-    passed = (now - status.looked_at).total_seconds() if status.looked_at is not None else 0.0
-    if passed < 0:
-        status = _begun_anew(status, now)
-    rested = status.rested_seconds + min(max(passed, 0.0), LONGEST_REST_SECONDS)
-    status = replace(status, looked_at=now, rested_seconds=rested if status.step.is_resting else 0.0)
-    if facts.judgement is not None:
-        status = replace(status, metrics=tuple(each.as_json() for each in facts.judgement.measurements))
-    is_watched = (
-        status.step is Step.OBSERVE
-        and 0 <= passed <= LONGEST_LOOK_SECONDS
-        and facts.named is not None
-        and facts.judgement is not None
-        and facts.follows.verdict is verify.Verdict.APPLIED
-    )
-    if is_watched:
-        observed, window = status.observed_seconds + passed, status.window_seconds + passed
-        return replace(status, observed_seconds=observed, window_seconds=window, unobserved_seconds=0.0)
-    lost = min(max(passed, 0.0), LONGEST_LOOK_SECONDS)
-    return replace(status, unobserved_seconds=status.unobserved_seconds + lost)
-
-
-def _begun_anew(status: Status, now: datetime) -> Status:
-    """The stage from its beginning, after the clock was stepped back: what was counted lies in its future."""
-    return replace(
-        status,
-        set_at=min(status.set_at, now) if status.set_at is not None else None,
-        began=min(status.began, now) if status.began is not None else None,
-        since=now if status.since is not None else None,
-        window_since=now if status.window_since is not None else None,
-        observed_seconds=0.0,
-        window_seconds=0.0,
-        patience_seconds=0.0,
-    )
 
 
 def _overtaken(subject: Subject, status: Status, facts: Facts) -> Decision | None:

@@ -6,7 +6,7 @@ in the store, the outbox and the registry. Safe to run twice: the second run joi
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from sqlalchemy import Engine
@@ -78,7 +78,10 @@ def record(engine: Engine, registry: Registry, asked: Asked, clock: Clock) -> En
         policy=dict(asked.policy),
         spec=spec.as_json() if spec is not None else None,
     )
-    entry = rollouts.enter(engine, request, asked.asked_at, clock.now())
+    try:
+        entry = rollouts.enter(engine, request, asked.asked_at, clock.now())
+    except ChangeRefused as refusal:
+        return Outcome(Verdict.REFUSED, str(refusal))
     if entry.rollout.version != version:
         other = entry.rollout
         return Outcome(
@@ -88,7 +91,7 @@ def record(engine: Engine, registry: Registry, asked: Asked, clock: Clock) -> En
             other,
         )
     is_joining = not entry.created and not entry.rollout.state.is_terminal
-    if is_joining and asked.policy and dict(asked.policy) != dict(entry.rollout.policy):
+    if is_joining and any(entry.rollout.policy.get(name) != limit for name, limit in asked.policy.items()):
         other = entry.rollout
         return Outcome(
             Verdict.BUSY,
@@ -96,7 +99,20 @@ def record(engine: Engine, registry: Registry, asked: Asked, clock: Clock) -> En
             "ask again when it has ended",
             other,
         )
-    return entry
+    return _specified(engine, registered, asked, entry)
+
+
+def _specified(engine: Engine, registered: RegisteredModel, asked: Asked, entry: Entry) -> Entry | Outcome:
+    """A staged rollout that serving's API put on record has no plan yet: its policy file is ours to read."""
+    rollout = entry.rollout
+    if rollout.strategy != _STAGED or rollout.spec is not None or rollout.state.is_terminal:
+        return entry
+    try:
+        spec = spec_of(replace(asked, strategy=_STAGED, policy=rollout.policy), registered)
+    except ValueError as error:
+        return Outcome(Verdict.REFUSED, f"the rollout cannot be planned: {error}", rollout)
+    assert spec is not None
+    return Entry(rollouts.specify(engine, rollout, spec.as_json()), entry.created)
 
 
 def spec_of(asked: Asked, registered: RegisteredModel) -> Spec | None:

@@ -31,7 +31,9 @@ _SIGNED_PATHS = "/api/v2/webhooks/"
 _CHANGES = ("/v2/repository/models/",)
 _FEEDBACK = "/api/v2/feedback"
 # These name their model in the body; the endpoint asks `Caller.check_model` once it has read it.
-_MODEL_IN_BODY = frozenset({"/api/v2/rollback", "/api/v2/update-models", _FEEDBACK})
+_MODEL_IN_BODY = frozenset(
+    {"/api/v2/rollback", "/api/v2/update-models", "/api/v2/restore-points", "/api/v2/freezes", _FEEDBACK}
+)
 _MODEL_IN_PATH = re.compile(r"/(?:v2/models|v2/repository/models|models|api/v2/traffic)/([^/]+)(?:/.*)?")
 
 
@@ -110,7 +112,7 @@ class Access:
             return ANONYMOUS
         caller = Caller(key.name, key)
         if key.models and scope is not Scope.OPEN:
-            _check_models(caller, path, path if target is None else target)
+            _check_models(caller, method, path, path if target is None else target)
         return caller
 
     def scope(self, method: str, path: str) -> Scope:
@@ -144,13 +146,13 @@ class Access:
         return "the key is not valid" if is_given else "a key is needed in X-API-Key or Authorization: Bearer"
 
 
-def _check_models(caller: Caller, path: str, target: str) -> None:
+def _check_models(caller: Caller, method: str, path: str, target: str) -> None:
     """A key for some models may make calls about these alone, and none about the whole server."""
     assert caller.key is not None
     raw_path, _, query = target.partition("?")
     in_path = _MODEL_IN_PATH.fullmatch(raw_path)
     named = [unquote(in_path.group(1))] if in_path else parse_qs(query).get("model", [])
-    if not named and path not in _MODEL_IN_BODY:
+    if not named and (method == "GET" or path not in _MODEL_IN_BODY):
         globs = ", ".join(caller.key.models)
         problem = f"key '{caller.key.name}' is for models {globs}, and this call names none"
         raise AccessRefused(problem, identified=True)

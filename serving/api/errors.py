@@ -14,6 +14,7 @@ from serving.core.errors import (
     BodyTooLarge,
     ChangeRefused,
     DeadlineExceeded,
+    FlowsUnavailable,
     InvalidRequest,
     ModelFailed,
     NotServed,
@@ -42,6 +43,7 @@ _STATUSES: tuple[tuple[type[SignalboxError], int, str], ...] = (
     (Overloaded, 503, "UNAVAILABLE"),
     (VersionUnresponsive, 503, "UNAVAILABLE"),
     (RegistryUnavailable, 503, "UNAVAILABLE"),
+    (FlowsUnavailable, 503, "UNAVAILABLE"),
     (StoreUnavailable, 503, "UNAVAILABLE"),
     (DeadlineExceeded, 504, "DEADLINE_EXCEEDED"),
 )

@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 from serving.core.clock import Clock
 from serving.core.errors import NotServed, RegistryUnavailable, SignalboxError, StoreUnavailable
 from serving.ledger import Ledger
-from serving.store import changes, observed, version_reports
+from serving.store import changes, freezes, observed, version_reports
 from serving.store.changes import RecordedChange
 from serving.store.observed import Observed
 from serving.store.registry import ModelVersion, RegisteredModel, Registry, Run
@@ -104,6 +104,12 @@ class Knowledge:
     async def moves(self, model: str) -> Sequence[RecordedChange]:
         """Recorded moves of the model's aliases, newest first; empty while the store is away."""
         return await self._looked_up(lambda engine: changes.recent(engine, model, _HISTORY_ROWS)) or ()
+
+    async def frozen(self, model: str) -> str | None:
+        """Who keeps the model from being promoted, and until when; None as well while the store is away."""
+        now = self._clock.now()
+        found = await self._looked_up(lambda engine: freezes.of_model(engine, model, now))
+        return None if found is None else str(found)
 
     async def _read_run(self, run_id: str, turn: asyncio.Semaphore, away: asyncio.Event) -> None:
         async with turn:

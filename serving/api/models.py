@@ -73,6 +73,7 @@ class ModelDetails:
             "traffic": self._traffic(model),
             "watched_until": model.watch.until.isoformat() if model.watch else None,
             "registry_stale": stale,
+            "frozen": await self._knowledge.frozen(model.name),
             "notes": self._notes(subjects),
             "versions": await asyncio.to_thread(entries, subjects, moves),
             "history": [move(row) for row in moves],

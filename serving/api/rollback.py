@@ -1,43 +1,34 @@
-"""`POST /api/v2/rollback` and the status it points to: the way back without MLflow, Prefect or the store."""
+"""`POST /api/v2/rollback` and the status it points to: the way back, at once or by stages."""
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
-from serving.core.errors import InvalidRequest, NotServed
-from serving.core.model import Alias
-from serving.followed import FollowedModel
-from serving.overrides import Overrides
-from serving.rollback import Rollback, Rollbacks, Strategy
+from serving.core.errors import InvalidRequest
+from serving.retreat import Asked, Retreat
+from serving.store.destination import Wanted
+from serving.store.rollbacks import Strategy
 
 _VERSION = re.compile("[1-9][0-9]{0,17}")
-_FIELDS = frozenset({"model", "strategy", "version", "reason"})
+_TEXTS = frozenset({"model", "strategy", "version", "restore_point", "at", "reason"})
+_GRADUAL = frozenset({"stages", "stage_seconds"})
+_FIELDS = _TEXTS | _GRADUAL | {"allow_signature_change"}
+_MAX_STAGE_SECONDS = 86_400
 
 
-def rollback_routes(
-    rollbacks: Rollbacks,
-    models: Mapping[str, FollowedModel],
-    overrides: Overrides,
-    elsewhere: Callable[[str], Awaitable[dict[str, Any] | None]],
-) -> APIRouter:
-    """`elsewhere` asks the server's other workers for the status of a rollback that one of them took."""
+def rollback_routes(retreat: Retreat) -> APIRouter:
     router = APIRouter(tags=["rollback"])
 
     @router.post("/api/v2/rollback", status_code=202)
     async def roll_back(request: Request) -> Response:
-        wish = _wish(await request.body())
-        request.state.caller.check_model(wish["model"])
-        rollback = await rollbacks.take(
-            wish["model"],
-            Strategy(wish["strategy"]),
-            version=wish.get("version"),
-            actor=request.state.actor,
-            reason=wish.get("reason", "asked for by hand"),
-        )
+        asked = _asked(await request.body(), request.state.actor)
+        request.state.caller.check_model(asked.model)
+        rollback = await retreat.begin(asked)
         body = {
             "rollback_id": rollback.id,
             "status_url": f"/api/v2/rollback/{rollback.id}",
@@ -48,52 +39,72 @@ def rollback_routes(
 
     @router.get("/api/v2/rollback/{rollback_id}")
     async def status(rollback_id: str) -> dict[str, Any]:
-        rollback = rollbacks.taken.get(rollback_id)
-        if rollback is not None:
-            return rollback_status(rollback, models[rollback.model], overrides)
-        if (told := await elsewhere(rollback_id)) is not None:
-            return told
-        raise NotServed(f"rollback {rollback_id} was not taken by this server", exists=list(rollbacks.taken))
+        return await retreat.status(rollback_id)
 
     return router
 
 
-def _wish(raw: bytes) -> dict[str, str]:
+def _asked(raw: bytes, actor: str) -> Asked:
     try:
         wish = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         raise InvalidRequest(f"the body is not JSON: {error}") from None
     if not isinstance(wish, dict) or not isinstance(wish.get("model"), str):
         raise InvalidRequest('the body must be an object with "model"')
-    unknown = wish.keys() - _FIELDS
-    if unknown:
+    if unknown := wish.keys() - _FIELDS:
         raise InvalidRequest(
             f"'{min(unknown)}' is not supported here; known are {', '.join(sorted(_FIELDS))}"
         )
-    wish = {name: str(value) for name, value in wish.items() if value is not None}
-    if not _VERSION.fullmatch(wish.get("version", "1")):
-        raise InvalidRequest(f"'version' must be a version number, not '{wish['version']}'")
-    strategy = wish.setdefault("strategy", Strategy.INSTANT)
+    texts = {name: str(wish[name]) for name in _TEXTS if wish.get(name) is not None}
+    if not _VERSION.fullmatch(texts.get("version", "1")):
+        raise InvalidRequest(f"'version' must be a version number, not '{texts['version']}'")
+    strategy = texts.get("strategy", Strategy.INSTANT)
     if strategy not in list(Strategy):
         raise InvalidRequest(f"strategy '{strategy}' is not one of {', '.join(Strategy)}")
-    return wish
+    return Asked(
+        model=texts["model"],
+        strategy=Strategy(strategy),
+        wanted=Wanted(
+            restore_point=texts.get("restore_point"),
+            version=texts.get("version"),
+            at=_moment(texts.get("at")),
+        ),
+        actor=actor,
+        reason=texts.get("reason", "asked for by hand"),
+        allow_signature_change=_flag(wish.get("allow_signature_change", False)),
+        options=_options(wish, Strategy(strategy)),
+    )
 
 
-def rollback_status(rollback: Rollback, model: FollowedModel, overrides: Overrides) -> dict[str, Any]:
-    """Traffic moved before the rollback was answered; what may lag behind is the registry."""
-    is_pending = any(override.id == rollback.id for override in overrides.own(rollback.model))
-    served = model.served.get(Alias.CHAMPION)
-    return {
-        "rollback_id": rollback.id,
-        "model": rollback.model,
-        "from": rollback.from_version,
-        "to": rollback.to_version,
-        "strategy": str(rollback.strategy),
-        "actor": rollback.actor,
-        "reason": rollback.reason,
-        "at": rollback.at.isoformat(),
-        "state": "completed",
-        "success": True,
-        "serving": served.ref.version if served else None,
-        "registry": "pending" if is_pending else "settled",
-    }
+def _moment(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        problem = f"'at' must be a time like 2026-01-31T12:00:00+00:00, not '{text}'"
+        raise InvalidRequest(problem) from None
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidRequest("'allow_signature_change' must be true or false")
+    return value
+
+
+def _options(wish: Mapping[str, object], strategy: Strategy) -> dict[str, Any]:
+    """How a gradual rollback goes: the shares, in percent, that the version left keeps, and for how long."""
+    given = {name: wish[name] for name in _GRADUAL if wish.get(name) is not None}
+    if given and strategy is not Strategy.GRADUAL:
+        raise InvalidRequest(f"'{min(given)}' is for strategy gradual only")
+    stages, seconds = given.get("stages"), given.get("stage_seconds")
+    if stages is not None:
+        is_list = isinstance(stages, list) and all(type(p) is int and 0 < p < 100 for p in stages)
+        if not is_list or not isinstance(stages, list) or stages != sorted(set(stages), reverse=True):
+            raise InvalidRequest("'stages' must be falling whole percents between 100 and 0, as [75, 50, 25]")
+    if seconds is not None:
+        is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+        if not is_number or not 0 <= float(str(seconds)) <= _MAX_STAGE_SECONDS:
+            raise InvalidRequest(f"'stage_seconds' must be a number from 0 to {_MAX_STAGE_SECONDS}")
+    return given

@@ -14,6 +14,7 @@ SignalboxError
 ├── ArtifactRefused       a version cannot be served; `next_step` says what would help
 ├── ChangeRefused         an intended change that must not or cannot happen now
 ├── RegistryUnavailable   MLflow did not give a usable answer
+├── FlowsUnavailable      Prefect did not; `recorded` says what waits for it
 └── StoreUnavailable      the state store did not give a usable answer
     └── StoreUnusable     it must not be used as it is; `next_step` says how to repair it
 """
@@ -106,6 +107,15 @@ class ChangeRefused(SignalboxError):
 
 class RegistryUnavailable(SignalboxError):
     pass
+
+
+class FlowsUnavailable(SignalboxError):
+    def __init__(self, problem: str, *, recorded: str = "") -> None:
+        self.problem = problem
+        self.recorded = recorded
+        waits = f"; {recorded} is recorded and begins when Prefect is back" if recorded else ""
+        works = "meanwhile inference, traffic changes, and instant and emergency rollbacks work"
+        super().__init__(f"{problem}{waits}; {works}")
 
 
 class StoreUnavailable(SignalboxError):

@@ -4,23 +4,18 @@ import asyncio
 import ctypes
 import gc
 import logging
-from collections.abc import Mapping
 
 import psutil
 
-from serving.api.rollback import rollback_status
 from serving.api.webhook import Signature
 from serving.fleet.channel import Channel, Told
 from serving.fleet.elsewhere import told_of
 from serving.fleet.unison import Unison
-from serving.followed import FollowedModel
 from serving.follower import Follower
 from serving.health import Health
 from serving.library import Library
 from serving.memory import Memory
-from serving.overrides import Overrides
 from serving.readiness import Readiness
-from serving.rollback import Rollbacks
 from serving.shelf import Shelf
 from serving.telemetry.counters import Statistics
 from serving.telemetry.exposition import told
@@ -34,28 +29,22 @@ class Member:
 
     def __init__(
         self,
-        models: Mapping[str, FollowedModel],
         library: Library,
         memory: Memory,
         follower: Follower,
         health: Health,
         readiness: Readiness,
-        rollbacks: Rollbacks,
-        overrides: Overrides,
         shelf: Shelf,
         unison: Unison,
         signature: Signature,
         statistics: Statistics,
         metrics: Metrics,
     ) -> None:
-        self._models = models
         self._library = library
         self._memory = memory
         self._follower = follower
         self._health = health
         self._readiness = readiness
-        self._rollbacks = rollbacks
-        self._overrides = overrides
         self._shelf = shelf
         self._unison = unison
         self._signature = signature
@@ -71,7 +60,6 @@ class Member:
             "look": self._look,
             "hurry": self._hurry,
             "wake": self._wake,
-            "rollback": self._rollback,
             "trim": self._trim,
         }.items():
             channel.answer(question, answerer)
@@ -107,12 +95,6 @@ class Member:
             self._signature.remember(delivery)
         self._follower.wake()
         return {}
-
-    async def _rollback(self, asked: Told) -> Told:
-        rollback = self._rollbacks.taken.get(asked["id"])
-        if rollback is None:
-            return {"status": None}
-        return {"status": rollback_status(rollback, self._models[rollback.model], self._overrides)}
 
     async def _trim(self, _: Told) -> Told:
         """Give back what the allocator keeps of what is free."""

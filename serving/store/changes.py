@@ -145,6 +145,16 @@ def latest(engine: Engine, model: str, alias: str) -> RecordedChange | None:
     return None if row is None else _recorded(row)
 
 
+def named_at(engine: Engine, model: str, alias: str, moment: datetime) -> RecordedChange | None:
+    """The last change of an alias that had taken place by a moment; None where none is on record."""
+    took_place = (_table.c.model == model, _table.c.alias == alias, _table.c.outcome == str(Outcome.APPLIED))
+    by_then = _table.c.settled_at <= time_text(moment)
+    query = select(_table).where(*took_place, by_then).order_by(_table.c.id.desc()).limit(1)
+    with reading(engine) as connection:
+        row = connection.execute(query).one_or_none()
+    return None if row is None else _recorded(row)
+
+
 def recent(engine: Engine, model: str, limit: int = 50) -> list[RecordedChange]:
     """The last recorded changes of a model's aliases, newest first, whatever became of them."""
     query = select(_table).where(_table.c.model == model).order_by(_table.c.id.desc()).limit(limit)

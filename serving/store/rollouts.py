@@ -17,7 +17,7 @@ from uuid import uuid4
 from sqlalchemy import Connection, Engine, Row, select, update
 
 from serving.core.errors import ChangeRefused, NotServed
-from serving.store import audit, outbox, schema
+from serving.store import audit, freezes, outbox, policies, rollbacks, schema
 from serving.store.audit import AuditEntry
 from serving.store.database import insert_new, reading, writing
 from serving.store.leases import Lease, fence
@@ -122,7 +122,8 @@ def enter(engine: Engine, request: Request, asked_at: datetime, now: datetime) -
     """Open a rollout, or join the one that is open, whichever version that promotes.
 
     A rollout of the same version that ended after `asked_at` is the answer to this request too: of
-    several people who ask at once, the slowest must not start a second one.
+    several people who ask at once, the slowest must not start a second one. Raises `ChangeRefused` for a
+    model that is frozen or on its way back: no rollout of it is opened then.
     """
     values = {
         "id": uuid4().hex,
@@ -134,7 +135,6 @@ def enter(engine: Engine, request: Request, asked_at: datetime, now: datetime) -
         "open_model": request.model,
         "requested_by": request.requested_by,
         "reason": "",
-        "policy": json_text(request.policy),
         "spec": json_text(request.spec) if request.spec is not None else None,
         "created_at": time_text(now),
         "updated_at": time_text(now),
@@ -142,12 +142,24 @@ def enter(engine: Engine, request: Request, asked_at: datetime, now: datetime) -
     with writing(engine) as connection:
         if (answered := _ended_since(connection, request, asked_at)) is not None:
             return Entry(answered, created=False)
-        created = insert_new(connection, _table, values)
+        if connection.execute(_open_of(request.model)).one_or_none() is None:
+            freezes.refuse_frozen(connection, request.model, now)
+            rollbacks.refuse_under_way(connection, request.model)
+        policy = {**policies.get(connection, request.model, policies.PROMOTION), **request.policy}
+        created = insert_new(connection, _table, values | {"policy": json_text(policy)})
         if created:
             details: dict[str, JsonValue] = {"rollout": values["id"], "step": "requested"}
             _audit(connection, request.model, request.version, request.requested_by, details, now)
-        row = connection.execute(select(_table).where(_table.c.open_model == request.model)).one()
+        row = connection.execute(_open_of(request.model)).one()
         return Entry(_rollout(row), created)
+
+
+def specify(engine: Engine, rollout: Rollout, spec: Mapping[str, JsonValue]) -> Rollout:
+    """Give an open staged rollout its plan, where whoever asked for it could not make one."""
+    lacks = (_is_open(rollout.id), _table.c.spec.is_(None))
+    with writing(engine) as connection:
+        connection.execute(update(_table).where(*lacks).values(spec=json_text(spec)))
+        return _rollout(_row(connection, rollout.id))
 
 
 def advance(
@@ -287,6 +299,10 @@ def _ended_since(connection: Connection, request: Request, asked_at: datetime) -
     row = connection.execute(select(_table).where(*ended).order_by(_table.c.finished_at.desc()).limit(1))
     found = row.one_or_none()
     return None if found is None else _rollout(found)
+
+
+def _open_of(model: str) -> Any:
+    return select(_table).where(_table.c.open_model == model)
 
 
 def _is_open(rollout_id: str) -> Any:

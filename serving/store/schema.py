@@ -20,7 +20,7 @@ from sqlalchemy import (
 
 # A name of our own: MLflow and Prefect keep an `alembic_version` in databases they may share with us.
 VERSION_TABLE = "signalbox_version"
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")
 """Every schema revision this release knows, oldest first; the last is the one it works with."""
 
 metadata = MetaData()
@@ -268,6 +268,81 @@ comparisons = Table(
     ),
 )
 Index("ix_comparisons_minute", comparisons.c.minute)
+
+restore_points = Table(
+    "restore_points",
+    metadata,
+    Column("id", String(64), nullable=False),
+    Column("model", String(512), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("champion", String(64)),
+    Column("state", Text, nullable=False),
+    Column("checksum", String(64), nullable=False),
+    Column("created_at", String(32), nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("verdict", String(16), nullable=False),
+    Column("verdict_reason", Text, nullable=False),
+    Column("checked_at", String(32)),
+    PrimaryKeyConstraint("id", name="pk_restore_points"),
+)
+Index("ix_restore_points_model", restore_points.c.model, restore_points.c.created_at)
+
+rollbacks = Table(
+    "rollbacks",
+    metadata,
+    Column("id", String(64), nullable=False),
+    Column("model", String(512), nullable=False),
+    # Equal to the model while the rollback is open and null after: one open rollback per model.
+    Column("open_model", String(512)),
+    Column("strategy", String(16), nullable=False),
+    Column("from_version", String(64), nullable=False),
+    Column("to_version", String(64), nullable=False),
+    Column("restore_point", String(64)),
+    Column("state", String(16), nullable=False),
+    Column("step", String(32), nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("options", Text, nullable=False),
+    Column("evidence", Text, nullable=False),
+    Column("created_at", String(32), nullable=False),
+    Column("updated_at", String(32), nullable=False),
+    Column("finished_at", String(32)),
+    PrimaryKeyConstraint("id", name="pk_rollbacks"),
+    UniqueConstraint("open_model", name="uq_rollbacks_open_model"),
+)
+Index("ix_rollbacks_model", rollbacks.c.model, rollbacks.c.created_at)
+
+freezes = Table(
+    "freezes",
+    metadata,
+    Column("id", String(64), nullable=False),
+    # Empty for every model.
+    Column("model", String(512), nullable=False),
+    # Equal to the model while the freeze was not lifted and null after: one freeze per model.
+    Column("active_model", String(512)),
+    Column("until", String(32), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("created_at", String(32), nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("lifted_at", String(32)),
+    Column("lifted_by", Text),
+    PrimaryKeyConstraint("id", name="pk_freezes"),
+    UniqueConstraint("active_model", name="uq_freezes_active_model"),
+)
+
+policies = Table(
+    "policies",
+    metadata,
+    Column("model", String(512), nullable=False),
+    Column("name", String(64), nullable=False),
+    Column("body", Text, nullable=False),
+    Column("updated_at", String(32), nullable=False),
+    Column("updated_by", Text, nullable=False),
+    PrimaryKeyConstraint("model", "name", name="pk_policies"),
+)
+
 telemetry = Table(
     "telemetry",
     metadata,

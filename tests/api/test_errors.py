@@ -10,6 +10,7 @@ from serving.core.errors import (
     BodyTooLarge,
     ChangeRefused,
     DeadlineExceeded,
+    FlowsUnavailable,
     InvalidRequest,
     ModelFailed,
     NotServed,
@@ -47,6 +48,13 @@ TABLE: list[tuple[SignalboxError, int, str, str]] = [
         "version 4 of 'digits' does not answer: all its threads are stuck; it is tried again in 5 s",
     ),
     (RegistryUnavailable("MLflow is away"), 503, "UNAVAILABLE", "MLflow is away"),
+    (
+        FlowsUnavailable("Prefect is away", recorded="rollback 7"),
+        503,
+        "UNAVAILABLE",
+        "Prefect is away; rollback 7 is recorded and begins when Prefect is back; "
+        "meanwhile inference, traffic changes, and instant and emergency rollbacks work",
+    ),
     (StoreUnavailable("locked"), 503, "UNAVAILABLE", "locked"),
     (StoreUnusable("damaged", next_step="restore it"), 503, "UNAVAILABLE", "damaged; restore it"),
     (DeadlineExceeded("too late"), 504, "DEADLINE_EXCEEDED", "too late"),

@@ -8,7 +8,7 @@ from flows.rollout.direct import APPLY_SECONDS
 from flows.rollout.keeper import holder_of
 from flows.rollout.outcome import Verdict
 from serving.core.model import Tag
-from serving.store import overrides, rollouts
+from serving.store import overrides, restore_points, rollouts
 from serving.store.changes import Outcome as Change
 from serving.store.leases import Lease
 from serving.store.rollouts import Phase, State
@@ -27,7 +27,9 @@ def test_version_is_promoted_when_all_is_well(line: Line, registrar: Registrar) 
     assert line.steps() == STEPS
     assert line.moves() == [("1", "2", Change.APPLIED)]
     [rollout] = line.rollouts()
-    assert rollout.restore_point == {"champion": "1", "aliases": {"champion": "1"}, "traffic": None}
+    assert rollout.restore_point == {"champion": "1", "id": rollout.id}
+    point = restore_points.get(line.engine, rollout.id)
+    assert (point.champion, point.kind, point.is_intact) == ("1", restore_points.Kind.AUTOMATIC, True)
     assert f"{WORKER}: answered a probe with version 2" in (rollout.evidence or {})["applied"]
     assert registrar.tags("2")[Tag.VALIDATION] == "passed"
     line.assert_intact()

@@ -13,7 +13,7 @@ from tests.flows.rollout.line import MODEL, SLOWER, WORSE, Judgement, Line
 from tests.flows.rollout.registrar import Registrar
 
 # Commits and registry writes of an undisturbed run; `test_writes_are_counted_right` keeps them right.
-PROMOTED_WRITES = 18
+PROMOTED_WRITES = 19
 REFUSED_WRITES = 12
 TOO_SLOW_WRITES = 13
 KILLED = -signal.SIGKILL
