@@ -47,7 +47,7 @@ from serving.fleet.lead import Lead
 from serving.fleet.member import Member
 from serving.fleet.siblings import Siblings, socket_name
 from serving.fleet.unison import Unison
-from serving.followed import FollowedModel, Visibility
+from serving.followed import FollowedModel
 from serving.follower import Follower
 from serving.framework import framework_with
 from serving.gauges import Gauges, evicted
@@ -106,6 +106,7 @@ from serving.telemetry.swaps import SwapTimes
 from serving.telemetry.version_facts import VersionFacts
 from serving.telemetry.writer import TelemetryWriter
 from serving.traffic import Traffic
+from serving.visibility import Visibility
 from serving.write_back import WriteBack
 
 log = logging.getLogger(__name__)

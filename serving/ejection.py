@@ -12,7 +12,7 @@ from uuid import uuid4
 from serving.core.clock import Clock
 from serving.core.errors import SignalboxError, StoreUnavailable
 from serving.core.model import Alias
-from serving.followed import FollowedModel, Trial, Visibility
+from serving.followed import FollowedModel, Trial
 from serving.ledger import Ledger
 from serving.library import Library
 from serving.notices import challenger_ejected
@@ -20,6 +20,7 @@ from serving.overrides import Overrides
 from serving.pool import LoadedVersion
 from serving.store.overrides import Override
 from serving.telemetry.metrics import Metrics
+from serving.visibility import Visibility
 from serving.watch import Evidence
 
 log = logging.getLogger(__name__)

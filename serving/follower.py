@@ -14,7 +14,7 @@ from serving.core.clock import Clock
 from serving.core.errors import NotServed, RegistryUnavailable, SignalboxError, StoreUnavailable
 from serving.core.model import Alias
 from serving.exchange import StoreExchange
-from serving.followed import FollowedModel, Standing, Visibility, as_served, find_served
+from serving.followed import FollowedModel, as_served, find_served
 from serving.ledger import Ledger
 from serving.library import ACTOR, Library
 from serving.notices import champion_orphaned, version_refused
@@ -32,6 +32,7 @@ from serving.reconcile import (
 from serving.settings import ServingSettings
 from serving.store.registry import RegisteredModel, Registry
 from serving.telemetry.metrics import Metrics
+from serving.visibility import Visibility
 
 log = logging.getLogger(__name__)
 
@@ -194,7 +195,7 @@ class Follower:
             dropped = model.served.pop(alias)
             if alias == Alias.CHAMPION:
                 model.previous, model.champions, model.watch = None, [], None
-            await self._publish(model, before)
+            await self._visibility.publish_or_put_back(model, before)
         log.warning("dropped model=%s alias=%s version=%s", model.name, alias, dropped.ref.version)
         self._ledger.audit("drop", actor=ACTOR, model=model.name, version=dropped.ref.version, alias=alias)
 
@@ -238,7 +239,7 @@ class Follower:
             served, now = as_served(loaded, self._settings.cache_folder), self._clock.now()
             model.succeed(loaded, served, left, now, timedelta(seconds=self._settings.watch_seconds))
         model.served[alias] = loaded
-        await self._publish(model, before)
+        await self._visibility.publish_or_put_back(model, before)
         model.refusals.pop(alias, None)
         self._metrics.swaps.labels(model.name, alias).inc()
         log.info("swapped model=%s alias=%s version=%s", model.name, alias, loaded.ref.version)
@@ -251,13 +252,6 @@ class Follower:
             from_version=old.ref.version if old else None,
             digest=loaded.provenance.digest,
         )
-
-    async def _publish(self, model: FollowedModel, before: Standing) -> None:
-        try:
-            await self._visibility.publish(model)
-        except StoreUnavailable:
-            model.put_back(before)
-            raise
 
     async def _left_by_rollback(self, model: FollowedModel, new: LoadedVersion) -> str | None:
         """The version that a rollback, taken here before or by another replica, left for `new`."""

@@ -131,6 +131,9 @@ class Overrides:
 
     async def _exchange(self) -> None:
         for ended in list(self._ending.values()):
+            await self._save(
+                ended.override
+            )  # one that was over before the store heard of it is told all the same
             await self._ledger.call(lambda engine, e=ended: stored.end(engine, e.override, e.why))  # type: ignore[misc]
             await self._change(lambda kept, e=ended: _told(kept, e))  # type: ignore[misc]
         active = await self._ledger.call(stored.active)

@@ -4,12 +4,13 @@ import logging
 from collections.abc import Iterable
 
 from serving.core.model import Alias, VersionRef
-from serving.followed import FollowedModel, Visibility, find_served
+from serving.followed import FollowedModel, find_served
 from serving.library import Library
 from serving.overrides import Overrides
 from serving.pool import LoadedVersion
 from serving.store.overrides import Override
 from serving.store.record import ModelRecord, ServedVersion
+from serving.visibility import Visibility
 from serving.watch import Watch
 
 log = logging.getLogger(__name__)

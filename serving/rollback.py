@@ -16,7 +16,7 @@ from serving.core.clock import Clock
 from serving.core.contract import Contract, compatibility
 from serving.core.errors import ChangeRefused, NotServed, SignalboxError, StoreUnavailable
 from serving.core.model import Alias
-from serving.followed import FollowedModel, Visibility, as_served, find_served
+from serving.followed import FollowedModel, as_served, find_served
 from serving.formats.selftest import Verdict, self_test
 from serving.ledger import Ledger
 from serving.library import Library
@@ -28,6 +28,7 @@ from serving.settings import ServingSettings
 from serving.store.overrides import Override
 from serving.store.rollbacks import RollbackRecord, State, Step, Strategy
 from serving.telemetry.metrics import Metrics
+from serving.visibility import Visibility
 from serving.watch import AnswerWindow, Evidence
 
 log = logging.getLogger(__name__)

@@ -12,13 +12,14 @@ from contextlib import ExitStack
 
 from serving.core.errors import ArtifactRefused, ChangeRefused, NotServed, StoreUnavailable
 from serving.core.model import VersionRef
-from serving.followed import FollowedModel, Visibility
+from serving.followed import FollowedModel
 from serving.follower import Follower
 from serving.ledger import Ledger
 from serving.library import Library
 from serving.pool import LoadedVersion, VersionKey
 from serving.store.record import ModelRecord
 from serving.store.registry import RegisteredModel, Registry
+from serving.visibility import Visibility
 
 log = logging.getLogger(__name__)
 

@@ -12,12 +12,13 @@ from serving.core.clock import Clock
 from serving.core.errors import StoreUnavailable
 from serving.core.model import Alias, Tag
 from serving.core.traffic import Split, Unreadable, Why, read_tag, wanted_split
-from serving.followed import FollowedModel, Visibility
+from serving.followed import FollowedModel
 from serving.ledger import Ledger
 from serving.library import ACTOR
 from serving.notices import traffic_unreadable
 from serving.pool import VersionKey
 from serving.telemetry.metrics import Metrics
+from serving.visibility import Visibility
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from sqlalchemy import Engine
 from serving.core.clock import Clock
 from serving.core.errors import SignalboxError, StoreUnavailable
 from serving.core.model import Alias
-from serving.followed import FollowedModel, Visibility
+from serving.followed import FollowedModel
 from serving.ledger import Ledger
 from serving.library import Library
 from serving.notices import moved_by_hand
@@ -26,6 +26,7 @@ from serving.overrides import Overrides
 from serving.store import changes
 from serving.store.follow_up import follow_up
 from serving.store.guard import Guard, Move, TrafficWish, Wish
+from serving.visibility import Visibility
 
 log = logging.getLogger(__name__)
 
@@ -114,8 +115,30 @@ class WriteBack:
             await self._record_hand(model)
         if self._must_warm_previous(model):
             await self._warm_previous(model)
+        if self._previous_wish(model) is not None:
+            await self._learn_of_rollback(model)
         if (wish := self._previous_wish(model)) is not None:
             await self._write(wish, preempt=False)
+
+    async def _learn_of_rollback(self, model: FollowedModel) -> None:
+        """A stand-in that another replica rolled back is none, however late the store tells.
+
+        The registry may have moved before the store had heard why: until then it looked like a hand's move.
+        """
+        standing_in, champion = model.previous, model.champion
+        if standing_in is None or champion is None:
+            return
+        since, version = standing_in.loaded_at, champion.ref.version
+        if await self._overrides.left_elsewhere(standing_in.ref, version, since=since) is None:
+            return
+        async with model.lock:
+            if (model.previous, model.champion) != (standing_in, champion):
+                return
+            before = model.standing()
+            model.dethrone(standing_in.ref)
+            model.previous, model.watch = None, None
+            await self._visibility.publish_or_put_back(model, before)
+        self._library.sweep(model)
 
     def _back_off(self, model: str, step: _Step, error: Exception) -> None:
         failures = self._failures.get((model, step), 0) + 1

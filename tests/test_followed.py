@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from serving.core.errors import StoreUnavailable
 from serving.core.model import VersionRef
 from serving.core.traffic import Split
-from serving.followed import FollowedModel, Visibility, as_served
+from serving.followed import FollowedModel, as_served
 from serving.routes import Routes
 from serving.store.record import Record
+from serving.visibility import Visibility
 from serving.watch import AnswerWindow
 from tests.versions import BORN_MS, CACHE, key, loaded, served
 

@@ -1,7 +1,6 @@
 """A whole server whose store or disk fails: inference goes on, losses are counted, the rest catches up."""
 
 import asyncio
-import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ from sqlalchemy import make_url
 from serving.store import audit, telemetry
 from serving.store.audit import Verdict
 from serving.store.inference_log import log_folder, read
+from tests.homes import locked
 from tests.mlflow_double import MlflowDouble
 from tests.models import onnx_adder
 from tests.postgres import PostgresServer
@@ -29,17 +29,6 @@ def double(double: MlflowDouble, tmp_path: Path) -> MlflowDouble:
     double.add("m", onnx_adder(tmp_path / "models" / "1"), onnx_adder(tmp_path / "models" / "2", 2.0))
     double.point("m", "1")
     return double
-
-
-@contextmanager
-def locked(home: Path) -> Iterator[None]:
-    """Somebody else writes to the SQLite file and does not come to an end."""
-    connection = sqlite3.connect(home / "signalbox.db", isolation_level=None)
-    try:
-        connection.execute("BEGIN IMMEDIATE")
-        yield
-    finally:
-        connection.close()
 
 
 @contextmanager

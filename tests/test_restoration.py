@@ -10,6 +10,7 @@ import pytest
 
 from serving.core.errors import StoreUnusable
 from serving.store.overrides import Override, OverrideFile
+from tests.homes import locked
 from tests.mlflow_double import Fault, MlflowDouble
 from tests.models import onnx_adder, onnx_raises_on_negative
 from tests.station import Station, station
@@ -270,6 +271,33 @@ async def test_rollback_reaches_the_other_replica_as_a_rollback(
         await other.turns(4)
         assert double.named("m", "previous") == "1"
         assert (await other.info())["watched_until"] is None
+
+
+@story
+async def test_rollback_is_learnt_late_when_the_registry_moved_before_the_store_heard_why(
+    home: Path, double: MlflowDouble, replica: dict[str, Any]
+) -> None:
+    """Until then it looks like a hand's move, and the failed version like a stand-in."""
+    other_home = replica.pop("home")
+    async with station(home, double) as one, station(other_home, double, **replica) as other:
+        for version in ("1", "2", "3"):
+            double.point("m", version)
+            await both(one, other, version)
+        with locked(home):
+            assert (await one.roll_back()).status_code == 202
+            double.point("m", "2")
+            await both(one, other, "2")
+            assert (await other.info())["previous"] == "3"
+        for server in (one, other):
+
+            async def has_the_right_one(server: Station = server) -> bool:
+                return bool((await server.info())["previous"] == "1")
+
+            await eventually(has_the_right_one, "1 stands in")
+        assert (await other.info())["watched_until"] is None
+        await one.names("1", "previous")
+        await other.turns(4)
+        assert double.named("m", "previous") == "1"
 
 
 @story

@@ -6,6 +6,8 @@ torch hands these texts to sympy, which evaluates them as Python. Called for eve
 import ast
 import re
 
+from serving.formats.syntax import parsed
+
 _MAX_LENGTH = 20_000
 _MAX_POWERS = 100
 _MAX_NESTED_POWERS = 2
@@ -37,7 +39,7 @@ def is_calculation(text: str) -> bool:
     if len(text) > _MAX_LENGTH or not text.isascii():
         return False
     try:
-        tree = ast.parse(text, mode="eval")
+        tree = parsed(text, mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
     powers = [node for node in ast.walk(tree) if _is_power(node)]

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from serving.core.errors import ArtifactRefused
+from serving.formats.syntax import parsed
 
 _FILE_OPERATORS = frozenset({"save", "from_file"})
 _OPERATOR_NAMESPACES = frozenset(
@@ -43,7 +44,7 @@ def check_records(records: Mapping[str, bytes], name: str) -> None:
                 _refuse(name, operator)
 
 
-def _parsed(content: bytes, name: str) -> ast.Module:
+def _parsed(content: bytes, name: str) -> ast.AST:
     """The code as Python reads it; control characters, on which the two parsers differ, are refused."""
     try:
         if len(content) > _MAX_CODE_BYTES:
@@ -51,13 +52,13 @@ def _parsed(content: bytes, name: str) -> ast.Module:
         text = content.decode("ascii")
         if re.search(r"[^\n\x20-\x7e]", text):
             raise ValueError("control character")
-        return ast.parse(text)
+        return parsed(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         problem = f"the code in '{name}' cannot be checked for file access"
         raise ArtifactRefused(problem, next_step=_EXPORT_AGAIN) from error
 
 
-def _unsafe_names(tree: ast.Module) -> Iterator[str]:
+def _unsafe_names(tree: ast.AST) -> Iterator[str]:
     """Every operator or class the code names that is not known to be harmless.
 
     `torch` and `ops` may only be the start of a complete operator name, so neither can be
