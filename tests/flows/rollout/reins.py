@@ -30,8 +30,10 @@ class Killed(BaseException):
     """Ends a run where it stands."""
 
 
-def answering(registrar: Registrar, on_write: Callable[[], None]) -> httpx.MockTransport:
-    """The double in this process; `on_write` is called before each write, on the writer's own thread."""
+def answering(registrar: Registrar, on_write: Callable[[str], None]) -> httpx.MockTransport:
+    """The double in this process; `on_write` is called before each write, on the writer's own thread, with
+    the name of the alias or tag, if any.
+    """
 
     def answer(request: httpx.Request) -> httpx.Response:
         if registrar.fault is not None:
@@ -40,8 +42,9 @@ def answering(registrar: Registrar, on_write: Callable[[], None]) -> httpx.MockT
         try:
             if request.method == "GET":
                 return httpx.Response(200, json=registrar.read(call, dict(request.url.params)))
-            on_write()
-            registrar.write(request.method, call, json.loads(request.content))
+            body = json.loads(request.content)
+            on_write(body.get("alias") or body.get("key") or "")
+            registrar.write(request.method, call, body)
         except (Missing, KeyError) as missing:
             code = {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": str(missing)}
             return httpx.Response(404, json=code)
@@ -52,12 +55,12 @@ def answering(registrar: Registrar, on_write: Callable[[], None]) -> httpx.MockT
 
 @dataclass(eq=False)
 class Run:
-    """One run of the flow on a rollout. `stops_at_write` parks it before its next write."""
+    """One run of the flow on a rollout. `stops_at` parks it before its next write of that alias or tag."""
 
     line: Line
     rollout: Rollout
     name: str
-    stops_at_write: bool = False
+    stops_at: str | None = None
     is_at_write: bool = False
     outcome: Outcome | None = None
     problem: BaseException | None = None
@@ -99,9 +102,9 @@ class Run:
         if self._is_killed:
             raise Killed
 
-    def before_write(self) -> None:
-        if self.stops_at_write and threading.current_thread() is self._thread:
-            self.stops_at_write, self.is_at_write = False, True
+    def before_write(self, name: str) -> None:
+        if name == self.stops_at and threading.current_thread() is self._thread:
+            self.stops_at, self.is_at_write = None, True
             self.rest()
             self.is_at_write = False
 

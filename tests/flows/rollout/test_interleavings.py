@@ -40,7 +40,8 @@ from tests.mlflow_double import Fault
 PERCENTS = (50, 100)
 VERSIONS = ("1", "2", "3", "4")
 KEYS = [f"user-{number}" for number in range(100)]
-EXAMPLES, STEPS = 30, 40
+WRITTEN = (Alias.CHAMPION, Alias.CHALLENGER, Tag.TRAFFIC)
+EXAMPLES, STEPS = 20, 40
 _RUNS = 4
 
 
@@ -149,18 +150,28 @@ class Interleavings(RuleBasedStateMachine):
                 return
             self._let_go(run, seconds)
 
-    @rule(which=integers(0, _RUNS - 1))
-    def stop_before_a_write(self, which: int) -> None:
+    @rule(which=integers(0, _RUNS - 1), name=sampled_from(WRITTEN))
+    def stop_before_a_write(self, which: int, name: str) -> None:
         """A run stands still right before a write that it was still allowed to make."""
         if (run := self._chosen(which)) is None:
             return
         self._count()
-        run.stops_at_write = True
-        for _ in range(20):
+        run.stops_at = name
+        for _ in range(40):
             if run.is_over or run.is_at_write:
                 break
-            self._let_go(run, 1.0)
-        run.stops_at_write = False
+            self._let_go(run, 2.0)
+        run.stops_at = None
+
+    @rule(version=sampled_from(["2", "3"]), to=sampled_from([None, *VERSIONS]))
+    def come_between(self, version: str, to: str | None) -> None:
+        """A hand moves the champion while a run is about to do so."""
+        self.ask(version, False)
+        self.start_a_run()
+        self.stop_before_a_write(_RUNS - 1, Alias.CHAMPION)
+        if self._parked():
+            self.set_champion(to)
+            self.go_on(_RUNS - 1, 1, 1.0)
 
     @rule(which=integers(0, _RUNS - 1), is_gentle=booleans())
     def crash(self, which: int, is_gentle: bool) -> None:
@@ -302,9 +313,9 @@ class Interleavings(RuleBasedStateMachine):
     def _parked(self) -> bool:
         return any(run.is_at_write for run in self.runs)
 
-    def _before_write(self) -> None:
+    def _before_write(self, name: str) -> None:
         for run in self.runs:
-            run.before_write()
+            run.before_write(name)
 
     def _split(self) -> Split | None:
         tag = read_tag(self.registrar.models[MODEL].tags.get(Tag.TRAFFIC))
