@@ -157,7 +157,7 @@ class Inference:
         timing = answer.timing
         if not route.copies or answer.version is not route.version or timing is None:
             return answer
-        seconds = (timing.done_ns - timing.asked_ns) * 1e-9
+        seconds = (timing.done_ns - timing.begun_ns) * 1e-9
         given = Given(answer.version, inputs, answer.outputs, seconds, read, request_id)
         return replace(answer, copies=self._shadow.sample(route.copies, given))
 

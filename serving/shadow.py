@@ -52,7 +52,11 @@ class CopyLimits:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """An answer as it was given, to inputs that `read` can make fit another model."""
+    """An answer as it was given, to inputs that `read` can make fit another model.
+
+    `seconds` are of its execution alone: some versions are asked on the event loop, copies always wait for
+    a thread.
+    """
 
     version: LoadedVersion
     inputs: Tensors
@@ -178,7 +182,7 @@ class Shadow:
             return
         except (SignalboxError, TimeoutError) as error:
             problem = str(error) or f"no answer within {_COPY_SECONDS:g} s"
-        seconds = (timing.done_ns - timing.asked_ns) * _SECONDS_PER_NS
+        seconds = max(0, timing.done_ns - timing.begun_ns) * _SECONDS_PER_NS
         pair = _pair(copy.target, copy.given.version)
         copied = Copied(pair, copy.given, outputs, seconds, problem, self._clock.now())
         self._noting.copied(target, copied, inputs, timing)

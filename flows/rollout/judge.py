@@ -123,14 +123,12 @@ def _faults(stats: WindowStats) -> Count:
 def _latency(evidence: Evidence, policy: JudgePolicy) -> Measurement:
     """End to end; at 100 % the champion's copies are the control, or else its earlier stages.
 
-    Of a challenger that answers nobody, or whom the champion so often had to stand in for that too few of
-    its own answers are left, copies tell.
+    Of a challenger that answers nobody yet, copies tell.
     """
     control, pairs = evidence.control, evidence.pairs
     if evidence.is_final and control.pairs >= policy.min_samples:
         return compare_times(control.champion_times, control.other_times, policy, "copies")
-    is_little = evidence.challenger.latency.count < policy.min_samples <= pairs.pairs
-    if evidence.is_shadow or is_little:
+    if evidence.is_shadow:
         return compare_times(pairs.champion_times, pairs.other_times, policy, "copies")
     return compare_times(evidence.champion.latency, evidence.challenger.latency, policy, "requests")
 

@@ -94,16 +94,6 @@ def test_shadow_stage_is_judged_by_copies_alone(found: Tally, metric: MetricName
     assert measurement(evidence, metric).verdict is verdict
 
 
-def test_copies_tell_how_slow_a_challenger_is_that_hardly_ever_answers() -> None:
-    """The champion stood in for it, so its own answers are few; with enough of them these count."""
-    slow = Evidence(champion=stats(1200), challenger=stats(1), pairs=copies(60, other_ms=400))
-    assert measurement(slow, MetricName.LATENCY).verdict is Verdict.FAIL
-    few = replace(slow, pairs=copies(49, other_ms=400))
-    assert measurement(few, MetricName.LATENCY).verdict is Verdict.INCONCLUSIVE
-    many = replace(slow, challenger=stats(50))
-    assert measurement(many, MetricName.LATENCY).verdict is Verdict.SUCCESS
-
-
 @pytest.mark.parametrize(
     ("champion_ms", "challenger_ms", "verdict"),
     [
