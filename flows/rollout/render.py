@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flows.rollout.outcome import Outcome
+from flows.rollout.policy import shown
 from serving.store.rollouts import Rollout
 
 
@@ -31,7 +32,7 @@ def stages_of(rollout: Rollout) -> list[dict[str, str]]:
 
 
 def _measured(percent: int, metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    return [{"stage": f"{percent} %", **_row(metric)} for metric in metrics]
+    return [{"stage": shown(percent), **_row(metric)} for metric in metrics]
 
 
 def _stages(rollout: Rollout) -> list[str]:
