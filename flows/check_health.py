@@ -29,7 +29,7 @@ from serving.core.errors import NotServed, RegistryUnavailable, SignalboxError
 from serving.core.health import Level, LevelReport, Status
 from serving.core.model import Alias, Tag, Variant, VersionRef
 from serving.core.scored import Scored
-from serving.store import levels, outbox, reports
+from serving.store import levels, outbox, policies, reports
 from serving.store.database import writing
 from serving.store.levels import StoredLevel
 from serving.store.observed import labelled_lately
@@ -122,9 +122,7 @@ def _by_labels(wiring: Wiring, model: RegisteredModel, version: str) -> LevelRep
         first = None
     else:
         first = Scored.from_json(earlier.body["scored"])  # type: ignore[arg-type]
-    return graded_by_labels(
-        Labelled(scored, live.coverage, first), wiring.settings.min_functional_accuracy, now
-    )
+    return graded_by_labels(Labelled(scored, live.coverage, first), _floor(wiring, model.name), now)
 
 
 def _unscorable(model: RegisteredModel, answer: Answered, labels: Any) -> str | None:
@@ -154,7 +152,13 @@ def _report(
         _remember(wiring, KIND, model.name, answer.version, {"accuracy": accuracy, "rows": len(labels)})
     baseline = float(earlier.body["accuracy"]) if earlier is not None else None  # type: ignore[arg-type]
     measured = Measured(accuracy, len(labels), baseline)
-    return graded(measured, wiring.settings.min_functional_accuracy, now), answer.version
+    return graded(measured, _floor(wiring, model.name), now), answer.version
+
+
+def _floor(wiring: Wiring, model: str) -> float:
+    """The model's own floor, else that of the settings."""
+    kept = policies.of_model(wiring.engine, model).get(policies.HEALTH, {})
+    return float(kept.get("min_functional_accuracy", wiring.settings.min_functional_accuracy))
 
 
 def _remember(wiring: Wiring, kind: str, model: str, version: str, body: Mapping[str, Any]) -> None:
@@ -203,8 +207,13 @@ def _alert(wiring: Wiring, model: str, version: str | None, problem: str) -> Non
         outbox.enqueue(connection, notice, wiring.clock.now())
     # Only a run has a Prefect to tell; the version is what flow `roll-back-model` goes back from.
     if version is not None and FlowRunContext.get() is not None:
-        emit_event(
-            event=EVENT,
-            resource={"prefect.resource.id": f"signalbox.model.{model}", "prefect.resource.name": model},
-            payload={"model": model, "version": version, "problem": problem},
-        )
+        emit_event(**critical_event(model, version, problem))
+
+
+def critical_event(model: str, version: str, problem: str) -> dict[str, Any]:
+    """What Prefect is told of a champion whose health turned critical, as `emit_event` takes it."""
+    return {
+        "event": EVENT,
+        "resource": {"prefect.resource.id": f"signalbox.model.{model}", "prefect.resource.name": model},
+        "payload": {"model": model, "version": version, "problem": problem},
+    }

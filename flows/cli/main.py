@@ -18,6 +18,7 @@ from flows.cli.freeze import freeze
 from flows.cli.health import health
 from flows.cli.keys import keys_app
 from flows.cli.models import models_app
+from flows.cli.policies import policies_app
 from flows.cli.promote import promote
 from flows.cli.register import register_file
 from flows.cli.restore_points import restore_points_app
@@ -58,6 +59,7 @@ app.add_typer(audit_app, name="audit")
 app.add_typer(db_app, name="db")
 app.add_typer(keys_app, name="keys")
 app.add_typer(models_app, name="models")
+app.add_typer(policies_app, name="policies")
 app.add_typer(restore_points_app, name="restore-points")
 
 

@@ -23,7 +23,7 @@ from flows.rollout.policy import limits as plan_limits
 from flows.rollout.promotion import Asked, record
 from flows.settings import FlowSettings
 from flows.wiring import wired
-from serving.store import rollouts
+from serving.store import policies, rollouts
 from serving.store.database import check
 from serving.store.rollouts import Entry, Rollout, State
 from serving.store.text import JsonValue
@@ -99,7 +99,8 @@ def promote(
             usual=settings.usual_plan,
         )
         if dry_run:
-            print_plan(asked, wiring.registry, as_json=as_json)
+            kept = policies.of_model(wiring.engine, model)
+            print_plan(asked, wiring.registry, kept, as_json=as_json)
             return
         entry = record(wiring.engine, wiring.registry, asked, wiring.clock)
         if not isinstance(entry, Entry):

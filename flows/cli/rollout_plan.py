@@ -1,19 +1,24 @@
 """`signalbox promote --dry-run`: by which stages and limits a version would be judged; changes nothing."""
 
+from collections.abc import Mapping
+
 from flows.cli.console import print_json, print_table, say
 from flows.cli.errors import CommandFailed
 from flows.rollout.policy import Spec, shown
 from flows.rollout.promotion import Asked, spec_of
 from serving.core.model import Alias, VersionRef
 from serving.store.registry import Registry
+from serving.store.text import JsonValue
 
 
-def print_plan(asked: Asked, registry: Registry, *, as_json: bool) -> None:
-    """Raises `NotServed` for a version that does not exist."""
+def print_plan(
+    asked: Asked, registry: Registry, kept: Mapping[str, Mapping[str, JsonValue]], *, as_json: bool
+) -> None:
+    """`kept` are the model's own policies by name. Raises `NotServed` for a version that does not exist."""
     version = registry.version(VersionRef(asked.model, asked.version or "")).ref.version
     model = registry.registered_model(asked.model)
     try:
-        spec = spec_of(asked, model)
+        spec = spec_of(asked, model, kept)
     except ValueError as error:
         raise CommandFailed(f"the rollout cannot be planned: {error}") from None
     champion = model.aliases.get(Alias.CHAMPION)

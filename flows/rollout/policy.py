@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -130,8 +131,13 @@ class Spec:
         )
 
 
-def read_policy(kind: Kind | None, own: Path | None = None) -> JudgePolicy:
-    """The policy of a model type. Raises `ValueError` naming the file, the table and the limit."""
+def read_policy(
+    kind: Kind | None, own: Path | None = None, kept: Mapping[str, object] = MappingProxyType({})
+) -> JudgePolicy:
+    """The policy of a model type, with the limits that are `kept` for the model itself laid over it.
+
+    Raises `ValueError` naming the limit and where it stands.
+    """
     limits: dict[str, Any] = {}
     for path in (DEFAULTS, own):
         if path is None:
@@ -139,16 +145,24 @@ def read_policy(kind: Kind | None, own: Path | None = None) -> JudgePolicy:
         tables = _tables(path)
         for table in ("default", *([kind.value] if kind else [])):
             limits |= tables.get(table, {})
-            _check(limits, path, table)
+            _check(limits, f"the rollout policy {path}, table {table}")
+    limits |= kept
+    _check(limits, "the limits kept for this model")
     return JudgePolicy.model_validate(limits)
 
 
-def plan_of(given: Mapping[str, object], usual: Usual, kind: Kind | None, slices: str | None = None) -> Spec:
-    """The plan of a rollout: what was given, else the usual. Raises `ValueError` in one sentence.
+def plan_of(
+    given: Mapping[str, object],
+    usual: Usual,
+    kind: Kind | None,
+    kept: Mapping[str, object] = MappingProxyType({}),
+    slices: str | None = None,
+) -> Spec:
+    """The plan of a rollout: what was given, else the usual; `kept` is as of `read_policy`.
 
-    `slices` is the model's tag.
+    `slices` is the model's tag. Raises `ValueError` in one sentence.
     """
-    wanted = limits({name: given.get(name) for name in _GIVEN})
+    wanted = limits({name: given.get(name) for name in PLAN})
     seconds = float(str(wanted.get("stage_seconds", usual.stage_seconds)))
     usual_deadline = max(LEAST_DEADLINE_SECONDS, 10 * seconds)
     deadline = float(str(wanted.get("stage_deadline_seconds", usual_deadline)))
@@ -160,13 +174,14 @@ def plan_of(given: Mapping[str, object], usual: Usual, kind: Kind | None, slices
         stage_seconds=seconds,
         deadline_seconds=deadline,
         kind=kind,
-        policy=read_policy(kind, usual.policy_file),
+        policy=read_policy(kind, usual.policy_file, kept),
         approve_before=int(str(gate)) if gate is not None else None,
         slices=slices_of(slices),
     )
 
 
-_GIVEN = ("stages", "stage_seconds", "stage_deadline_seconds", "approve_before")
+PLAN = ("stages", "stage_seconds", "stage_deadline_seconds", "approve_before")
+"""What may be given of a plan."""
 
 
 def percents_of(stages: object) -> tuple[int, ...]:
@@ -228,7 +243,7 @@ def _tables(path: Path) -> Mapping[str, Any]:
     return tables
 
 
-def _check(limits: Mapping[str, Any], path: Path, table: str) -> None:
+def _check(limits: Mapping[str, Any], where: str) -> None:
     try:
         JudgePolicy.model_validate(limits)
     except ValidationError as error:
@@ -236,7 +251,7 @@ def _check(limits: Mapping[str, Any], path: Path, table: str) -> None:
         name = ".".join(str(part) for part in first["loc"])
         said = first["msg"].removeprefix("Value error, ")
         about = f"{name}: {said}" if name else said
-        raise ValueError(f"the rollout policy {path}, table {table}: {about}") from None
+        raise ValueError(f"{where}: {about}") from None
 
 
 def _stage(value: object) -> int:

@@ -21,7 +21,7 @@ from serving.core.clock import Clock
 from serving.core.errors import ChangeRefused, NotServed, RegistryUnavailable
 from serving.core.model import Alias, Tag, VersionRef
 from serving.core.traffic import Split, read_tag
-from serving.store import rollouts
+from serving.store import policies, rollouts
 from serving.store.guard import Guard, TrafficWish, Wish
 from serving.store.leases import Held, Lease, Leases
 from serving.store.registry import RegisteredModel, Registry
@@ -67,7 +67,7 @@ def record(engine: Engine, registry: Registry, asked: Asked, clock: Clock) -> En
     if registered is None:
         return Outcome(Verdict.REFUSED, f"'{asked.model}' is none of the models in SIGNALBOX_MODELS")
     try:
-        spec = spec_of(asked, registered)
+        spec = spec_of(asked, registered, policies.of_model(engine, asked.model))
     except ValueError as error:
         return Outcome(Verdict.REFUSED, f"the rollout cannot be planned: {error}")
     request = Request(
@@ -108,19 +108,26 @@ def _specified(engine: Engine, registered: RegisteredModel, asked: Asked, entry:
     if rollout.strategy != _STAGED or rollout.spec is not None or rollout.state.is_terminal:
         return entry
     try:
-        spec = spec_of(replace(asked, strategy=_STAGED, policy=rollout.policy), registered)
+        of_rollout = replace(asked, strategy=_STAGED, policy=rollout.policy)
+        spec = spec_of(of_rollout, registered, policies.of_model(engine, asked.model))
     except ValueError as error:
         return Outcome(Verdict.REFUSED, f"the rollout cannot be planned: {error}", rollout)
     assert spec is not None
     return Entry(rollouts.specify(engine, rollout, spec.as_json()), entry.created)
 
 
-def spec_of(asked: Asked, registered: RegisteredModel) -> Spec | None:
-    """The plan of a staged rollout, None of a direct one. Raises `ValueError`."""
+def spec_of(
+    asked: Asked, registered: RegisteredModel, kept: Mapping[str, Mapping[str, JsonValue]]
+) -> Spec | None:
+    """The plan of a staged rollout, None of a direct one. Raises `ValueError`.
+
+    `kept` are the model's own policies by name: they hold where the request says nothing.
+    """
     if asked.strategy != _STAGED:
         return None
-    kind = kind_of(registered.tags.get(Tag.MODEL_TYPE))
-    return plan_of(asked.policy, asked.usual, kind, registered.tags.get(Tag.SLICES))
+    given = {**kept.get(policies.PROMOTION, {}), **asked.policy}
+    kind, slices = kind_of(registered.tags.get(Tag.MODEL_TYPE)), registered.tags.get(Tag.SLICES)
+    return plan_of(given, asked.usual, kind, kept.get(policies.JUDGE, {}), slices)
 
 
 def _limits(rollout: Rollout) -> str:

@@ -19,7 +19,13 @@ from serving.store.text import JsonValue, json_text, time_text
 _table = schema.policies
 
 PROMOTION = "promotion"
-"""Limits that every promotion of the model works under unless it names others."""
+"""Limits and stages that every promotion of the model works under unless it names others."""
+
+JUDGE = "judge"
+"""Limits by which stages of live traffic are judged, before those of the policy file."""
+
+HEALTH = "health"
+"""Thresholds of the model's health, before those of the settings."""
 
 
 def of_model(engine: Engine, model: str) -> dict[str, dict[str, Any]]:
@@ -27,6 +33,15 @@ def of_model(engine: Engine, model: str) -> dict[str, dict[str, Any]]:
     with reading(engine) as connection:
         rows = connection.execute(select(_table).where(_table.c.model == model).order_by(_table.c.name))
         return {row.name: json.loads(row.body) for row in rows}
+
+
+def listed(engine: Engine) -> dict[str, dict[str, dict[str, Any]]]:
+    """Every policy that is kept, by model and name."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    with reading(engine) as connection:
+        for row in connection.execute(select(_table).order_by(_table.c.model, _table.c.name)):
+            found.setdefault(row.model, {})[row.name] = json.loads(row.body)
+    return found
 
 
 def get(connection: Connection, model: str, name: str) -> dict[str, Any]:

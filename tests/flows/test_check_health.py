@@ -17,7 +17,7 @@ from serving.core.health import Status
 from serving.core.labels import Label
 from serving.core.model import Tag, VersionRef
 from serving.core.scored import Scored
-from serving.store import labels, levels, outbox
+from serving.store import labels, levels, outbox, policies
 from serving.store.database import open_engine
 from serving.store.guard import Guard
 from serving.store.labels import Joined
@@ -93,6 +93,18 @@ def test_level_is_healthy_when_the_answers_are_right(wiring: Wiring, serving: An
     [asked] = serving.asked
     assert asked.path == "/v2/models/digits/infer"
     assert asked.body["inputs"][0]["shape"] == [4, 3]
+
+
+@pytest.mark.parametrize(("floor", "status"), [(0.74, Status.HEALTHY), (0.76, Status.WARNING)])
+def test_floor_is_the_models_own_when_one_is_kept(
+    wiring: Wiring, served: Served, floor: float, status: Status
+) -> None:
+    """Of four rows three are right; the settings' floor is 0.8."""
+    kept = {"min_functional_accuracy": floor}
+    policies.put(wiring.engine, "digits", policies.HEALTH, kept, "anna", wiring.clock.now())
+    served.output = [*RIGHT[:3], WRONG[3]]
+    checked(wiring)
+    assert level(wiring) == (status, "1")
 
 
 @pytest.mark.parametrize("failing", ["accuracy", "no answer"])

@@ -92,7 +92,7 @@ def test_plan_takes_the_usual_where_nothing_is_given() -> None:
     assert (spec.percents, spec.stage_seconds, spec.deadline_seconds) == ((10, 100), 120.0, 1200.0)
     assert plan_of({"stage_seconds": "5"}, Usual(), None).deadline_seconds == 900.0
     assert Spec.from_json(spec.as_json()) == spec
-    sliced = plan_of({}, Usual(), None, '{"rare": [7, "9"]}')
+    sliced = plan_of({}, Usual(), None, slices='{"rare": [7, "9"]}')
     assert sliced.slices == {"rare": ("7", "9")}
     assert Spec.from_json(sliced.as_json()) == sliced
     with pytest.raises(ValueError, match="is shorter than stage_seconds"):

@@ -6,10 +6,11 @@ from datetime import timedelta
 import pytest
 
 from flows.rollout.outcome import Outcome, Verdict
+from flows.rollout.policy import Spec
 from flows.rollout.promotion import Asked, record, tidy
 from serving.core.errors import ChangeRefused
 from serving.core.model import Tag
-from serving.store import audit, rollouts
+from serving.store import audit, policies, rollouts
 from serving.store.leases import Lease
 from serving.store.rollouts import Entry, State
 from tests.flows.rollout.line import MODEL, SLOWER, WORKER, WORSE, Judgement, Line
@@ -94,6 +95,23 @@ def test_request_is_answered_by_a_rollout_that_ended_after_it_was_made(line: Lin
     entry = recorded(line, asked)
     assert isinstance(entry, Entry)
     assert entry.rollout == promoted.rollout
+
+
+def test_plan_goes_by_the_models_own_policies(line: Line) -> None:
+    """Whoever asks names nothing; what is named goes before them; a direct one has no plan."""
+    now = line.clock.now()
+    policies.put(line.engine, MODEL, policies.PROMOTION, {"stages": [50, 100]}, "anna", now)
+    policies.put(line.engine, MODEL, policies.JUDGE, {"min_samples": 7}, "anna", now)
+    asked = replace(line.ask("2"), strategy="staged", policy={"stage_seconds": 5.0})
+    entry = recorded(line, asked)
+    assert isinstance(entry, Entry)
+    assert entry.rollout.spec is not None
+    spec = Spec.from_json(entry.rollout.spec)
+    assert (spec.percents, spec.stage_seconds, spec.policy.min_samples) == ((50, 100), 5.0, 7)
+    assert entry.rollout.policy == {"stages": [50, 100], "stage_seconds": 5.0}
+    again = recorded(line, asked)
+    assert isinstance(again, Entry)
+    assert not again.created
 
 
 # What the verdict leaves
