@@ -122,9 +122,7 @@ def _by_labels(wiring: Wiring, model: RegisteredModel, version: str) -> LevelRep
         first = None
     else:
         first = Scored.from_json(earlier.body["scored"])  # type: ignore[arg-type]
-    return graded_by_labels(
-        Labelled(scored, live.coverage, first), wiring.settings.min_functional_accuracy, now
-    )
+    return graded_by_labels(Labelled(scored, live.coverage, first), _floor(wiring, model.name), now)
 
 
 def _unscorable(model: RegisteredModel, answer: Answered, labels: Any) -> str | None:

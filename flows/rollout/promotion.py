@@ -126,8 +126,7 @@ def spec_of(
     if asked.strategy != _STAGED:
         return None
     given = {**kept.get(policies.PROMOTION, {}), **asked.policy}
-    kind = kind_of(registered.tags.get(Tag.MODEL_TYPE))
-    slices = registered.tags.get(Tag.SLICES)
+    kind, slices = kind_of(registered.tags.get(Tag.MODEL_TYPE)), registered.tags.get(Tag.SLICES)
     return plan_of(given, asked.usual, kind, kept.get(policies.JUDGE, {}), slices)
 
 
