@@ -29,6 +29,8 @@ STOP_SECONDS = 30.0
 NO_PREFECT = "http://127.0.0.1:9/api"
 # What `up` sets too; see CONTRIBUTING.md.
 _MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+# Made once: reading the certificates costs more than most calls that are timed.
+_TRUST = httpx.create_ssl_context(trust_env=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +152,8 @@ class ServingProcess:
     def call(self, method: str, path: str, **options: Any) -> httpx.Response:
         """A request with the admin key."""
         headers = {"X-API-Key": self.key} | options.pop("headers", {})
-        return httpx.request(
-            method, self.url + path, headers=headers, trust_env=False, timeout=30.0, **options
-        )
+        usual: dict[str, Any] = {"trust_env": False, "timeout": 30.0, "verify": _TRUST}
+        return httpx.request(method, self.url + path, headers=headers, **(usual | options))
 
     def model(self, name: str) -> dict[str, Any]:
         """The model's entry in model-info."""

@@ -130,8 +130,8 @@ def spec_of(
     if asked.strategy != _STAGED:
         return None
     given = {**kept.get(policies.PROMOTION, {}), **asked.policy}
-    kind = kind_of(registered.tags.get(Tag.MODEL_TYPE))
-    return plan_of(given, asked.usual, kind, kept.get(policies.JUDGE, {}))
+    kind, slices = kind_of(registered.tags.get(Tag.MODEL_TYPE)), registered.tags.get(Tag.SLICES)
+    return plan_of(given, asked.usual, kind, kept.get(policies.JUDGE, {}), slices)
 
 
 def _limits(rollout: Rollout) -> str:

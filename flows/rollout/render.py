@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from flows.rollout.outcome import Outcome, Verdict
+from flows.rollout.policy import shown
 from serving.store.rollouts import Rollout
 
 
@@ -44,7 +45,7 @@ def judged_stages(rollout: Rollout) -> list[tuple[int, Sequence[Mapping[str, Any
 def stages_of(rollout: Rollout) -> list[dict[str, str]]:
     """One row per stage and metric of a staged rollout, the unfinished stage last."""
     return [
-        {"stage": f"{percent} %", **_row(metric)}
+        {"stage": shown(percent), **_row(metric)}
         for percent, metrics in judged_stages(rollout)
         for metric in metrics
     ]
@@ -72,7 +73,7 @@ def _lengths(rollout: Rollout) -> list[str]:
     """How long each stage that was passed was observed."""
     passed = (rollout.status or {})["passed"]
     return [
-        f"{stage['percent']} %: {stage['verdict']} after {stage['observed_seconds']:g} s, "
+        f"{shown(stage['percent'])}: {stage['verdict']} after {stage['observed_seconds']:g} s, "
         f"from {_second(stage['since'])} to {_second(stage['until'])}"
         for stage in passed
     ]

@@ -5,7 +5,7 @@ For people only, so a registry that does not take them is no matter.
 
 import logging
 
-from flows.rollout.policy import Spec
+from flows.rollout.policy import Spec, shown
 from flows.rollout.status import Status, Step
 from serving.core.errors import NotServed, RegistryUnavailable
 from serving.core.model import Tag, VersionRef
@@ -27,13 +27,13 @@ def show_stage(registry: Registry, rollout: Rollout, spec: Spec, status: Status)
     if status.step is not Step.OBSERVE and not status.step.is_resting:
         return
     percent = spec.percents[status.stage]
-    said = f"open: {status.step} at {percent} %"
-    shown = {
+    said = f"open: {status.step} at {shown(percent)}"
+    tags = {
         Tag.STAGE: f"{status.stage + 1} of {len(spec.percents)}",
         Tag.TRAFFIC_PERCENT: str(percent if status.entered else 0),
         Tag.VERDICT: f"{said}: {status.reason}" if status.reason else said,
     }
-    _show(registry, rollout, shown)
+    _show(registry, rollout, tags)
 
 
 def _show(registry: Registry, rollout: Rollout, tags: dict[Tag, str]) -> None:

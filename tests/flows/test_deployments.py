@@ -4,10 +4,13 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import yaml
 
+from flows.check_health import EVENT as CRITICAL_HEALTH
+from flows.check_health import critical_event
 from flows.cli.home import Home
 from flows.cli.orchestration import orchestration
 from flows.cli.worker import declare_abandoned, worker_is_ready, worker_name
@@ -82,10 +85,22 @@ def test_trigger_is_that_of_the_file_when_read_back(
     assert (action["parameters"] or {}) == trigger["parameters"]
 
 
-def test_every_trigger_waits_for_an_event_that_serving_posts() -> None:
+def test_every_trigger_waits_for_an_event_that_is_posted() -> None:
     """A trigger for anything else would never fire; those below fire each of these."""
     expected = {event for _, trigger in TRIGGERS for event in trigger["expect"]}
-    assert expected == {EVENT, ALERT_EVENT}
+    assert expected == {EVENT, ALERT_EVENT, CRITICAL_HEALTH}
+
+
+def test_critical_health_starts_the_way_back_when_its_event_is_posted(prefect_server: PrefectServer) -> None:
+    """With the event's values as its parameters; a model that is gone is refused."""
+    event = critical_event("flow-sick", "3", "accuracy 0.1")
+    told = {**event, "id": str(uuid4()), "occurred": datetime.now(UTC).isoformat()}
+    _fire(prefect_server, told)
+    run = prefect_server.ended("roll-back-model", START_SECONDS, model="flow-sick")
+    given = {"failing": "3", "reason": "accuracy 0.1", "strategy": "instant"}
+    assert given.items() <= run["parameters"].items()
+    assert (run["state_type"], run["state_name"]) == ("FAILED", "Refused")
+    assert "flow-sick" in run["state"]["message"]
 
 
 def test_critical_notice_starts_its_delivery_when_its_event_is_posted(prefect_server: PrefectServer) -> None:

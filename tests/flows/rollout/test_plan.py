@@ -118,7 +118,7 @@ def test_terminal_verdict_is_written_once() -> None:
 def asked(
     command: Command, identity: str = "c1", *, step: str = "approval", stage: int = 0, at: datetime = NOW
 ) -> Asked:
-    return Asked(identity, command, "bob", at, step, stage)
+    return Asked(identity, command, "bob", at, step, stage, NOW + timedelta(seconds=20))
 
 
 @pytest.mark.parametrize(
