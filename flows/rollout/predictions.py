@@ -20,7 +20,7 @@ _Finding = tuple[Verdict, str, dict[str, JsonValue]]
 
 
 def measure(pairs: Tally, policy: JudgePolicy, kind: Kind | None) -> Measurement:
-    """The worst of all outputs."""
+    """The worst of all outputs; of several alike the one that tells most comes first."""
     counts: dict[str, JsonValue] = {"pairs": pairs.pairs, "failed_copies": pairs.failed}
     if not pairs.pairs:
         return Measurement(MetricName.PREDICTIONS, Verdict.NOT_MEASURED, "no answers were compared", counts)
@@ -38,14 +38,14 @@ def _findings(pairs: Tally, policy: JudgePolicy, kind: Kind | None) -> Iterator[
     has_labels = any(output.labels for output in pairs.outputs.values())
     by_labels = has_labels if kind is None else kind.has_labels and has_labels
     for name, output in pairs.outputs.items():
-        yield _share(name, "incomparable", output.incomparable, pairs.pairs, pairs.pairs, policy)
-        if output.elements or output.non_finite:
-            whole = output.elements + output.non_finite
-            yield _share(name, "not finite", output.non_finite, whole, pairs.pairs, policy)
         if by_labels and output.labels:
             yield _share(name, "labels", output.labels_differing, output.labels, pairs.pairs, policy)
         elif not by_labels and output.elements:
             yield _numbers(name, output, policy)
+        if output.elements or output.non_finite:
+            whole = output.elements + output.non_finite
+            yield _share(name, "not finite", output.non_finite, whole, pairs.pairs, policy)
+        yield _share(name, "incomparable", output.incomparable, pairs.pairs, pairs.pairs, policy)
 
 
 def _share(name: str, noun: str, hits: int, trials: int, pairs: int, policy: JudgePolicy) -> _Finding:
