@@ -145,15 +145,15 @@ def open_access(*, require_infer_key: bool = False) -> Access:
     )
 
 
-def client(
+def edge(
     desk: Desk,
     *,
     behind: App = nothing_behind,
     max_body_bytes: int = 1 << 20,
     timeout_seconds: float = 20.0,
     require_infer_key: bool = False,
-) -> httpx.AsyncClient:
-    """An HTTP client of the outermost application, on loopback, where no key exists."""
+) -> Edge:
+    """The outermost application, on loopback, where no key exists."""
     endpoint = InferEndpoint(
         desk.inference,
         lambda model: Status.HEALTHY,
@@ -167,5 +167,10 @@ def client(
         max_body_bytes=max_body_bytes,
         timeout_seconds=timeout_seconds,
     )
-    transport = httpx.ASGITransport(cast(Any, Edge(access, Intake(1 << 30), endpoint, scoring, behind)))
+    return Edge(access, Intake(1 << 30), endpoint, scoring, behind)
+
+
+def client(desk: Desk, **given: Any) -> httpx.AsyncClient:
+    """An HTTP client of `edge`, which is made of what is `given`."""
+    transport = httpx.ASGITransport(cast(Any, edge(desk, **given)))
     return httpx.AsyncClient(transport=transport, base_url="http://localhost:8080")
