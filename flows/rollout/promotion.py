@@ -238,9 +238,11 @@ def _explain(registry: Registry, ref: VersionRef, rollout: Rollout) -> None:
         registry.set_version_tag(ref, Tag.VALIDATION, "failed")
     if rollout.state is not rollouts.State.PROMOTED:
         registry.set_version_description(ref, _described(registry.version(ref).description, rollout))
-    if rollout.status is not None:
+    if rollout.status is not None and rollout.spec is not None:
         percent = "100" if rollout.state is rollouts.State.PROMOTED else "0"
+        stage = f"{rollout.status['stage'] + 1} of {len(rollout.spec['stages'])}"
         registry.set_version_tag(ref, Tag.TRAFFIC_PERCENT, percent)
+        registry.set_version_tag(ref, Tag.STAGE, stage)
     registry.set_version_tag(ref, Tag.ROLLOUT, rollout.id)
     registry.set_version_tag(ref, Tag.VERDICT, verdict)
 

@@ -3,10 +3,10 @@
 Each takes the stage, raises `CommandFailed` unless what it promises happens in time, and says what did.
 """
 
-import textwrap
 import time
 from collections.abc import Sequence
 
+from flows.cli.demo.progress import one_line
 from flows.cli.demo.settings import MODEL
 from flows.cli.demo.stage import Stage
 from flows.cli.demo.verdict import first_stand_in, percentile
@@ -94,11 +94,6 @@ def verify_audit(stage: Stage) -> str:
 
 def spread(seconds: Sequence[float]) -> str:
     return f"p50 {percentile(seconds, 50):.2f} s, p95 {percentile(seconds, 95):.2f} s"
-
-
-def one_line(text: str, characters: int = 200) -> str:
-    """A reason in one line, its end left out where it goes on for long."""
-    return textwrap.shorten(text, characters, placeholder=" ...")
 
 
 def _told_of_rollback(stage: Stage, began: float) -> str:
