@@ -33,14 +33,14 @@ def swap_there_and_back(stage: Stage) -> str:
     for number, version in enumerate(moves, start=1):
         stage.tell(f"move {number} of {len(moves)}")
         stage.swap_to(version, _SWAP_SECONDS)
-        stage.wait_for_answers(_FEW_ANSWERS, stage.periods[-1].since, _SWAP_SECONDS)
+        stage.wait_for_answers(_FEW_ANSWERS, stage.periods.last.since, _SWAP_SECONDS)
     seconds = stage.measured.swap_seconds
     return f"{len(seconds)} swaps, alias write to first new answer {spread(seconds)}"
 
 
 def refuse_wrong_outputs(stage: Stage) -> str:
     """`champion` to version 3, which breaks its own output declaration."""
-    answering = stage.periods[-1].version
+    answering = stage.periods.last.version
     began = stage.write_alias("3")
 
     def refused() -> bool:
@@ -59,7 +59,7 @@ def refuse_wrong_outputs(stage: Stage) -> str:
 def roll_back_failing(stage: Stage) -> str:
     """`champion` to version 2, then to 4, which passes its self-test and fails on real scans."""
     stage.swap_to("2", _SWAP_SECONDS)
-    stage.wait_for_answers(_FEW_ANSWERS, stage.periods[-1].since, _SWAP_SECONDS)
+    stage.wait_for_answers(_FEW_ANSWERS, stage.periods.last.since, _SWAP_SECONDS)
     stage.release_period()
     began = stage.write_alias("4")
     stage.wait(

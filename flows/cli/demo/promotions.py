@@ -25,7 +25,7 @@ def promote_better(stage: Stage) -> str:
     """Version 1 is champion by hand again, then `challenger` is set on version 2: every stage to the end."""
     stage.swap_to("1", _SWAP_SECONDS)
     stage.traffic.turn_to("mixed")
-    stage.wait_for_answers(_FEW_ANSWERS, stage.periods[-1].since, _SWAP_SECONDS)
+    stage.wait_for_answers(_FEW_ANSWERS, stage.periods.last.since, _SWAP_SECONDS)
     stage.share_with("2")
     asked = challenge.ask(stage, "2")
     followed = challenge.follow(stage, asked, State.PROMOTED)
@@ -58,7 +58,7 @@ def refuse_broken(stage: Stage) -> str:
 
 
 def _refused(stage: Stage, version: str) -> str:
-    champion = stage.periods[-1].version
+    champion = stage.periods.last.version
     asked = challenge.ask(stage, version)
     followed = challenge.follow(stage, asked, State.REFUSED)
     stage.wait_for_answers(_FEW_ANSWERS, time.monotonic(), _SWAP_SECONDS)

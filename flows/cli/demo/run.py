@@ -160,7 +160,7 @@ def _await_traffic(stage: Stage) -> str:
 
 def _conclude(stage: Stage) -> Tally:
     records = stage.traffic.finish()
-    tally = judge(records, stage.periods, stage.gaps)
+    tally = judge(records, list(stage.periods), stage.gaps)
     report.show_table(tally, stage.measured)
     report.show_rollouts(stage.settings, stage.measured.concluded)
     report.show_faults(tally, report.first_moment(records))

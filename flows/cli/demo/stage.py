@@ -7,19 +7,20 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 
 from flows.cli.client import ServingClient
 from flows.cli.demo.live import LiveTraffic
+from flows.cli.demo.periods import Periods
 from flows.cli.demo.playbill import Playbill
 from flows.cli.demo.records import Record
 from flows.cli.demo.runs import FlowRuns
 from flows.cli.demo.settings import MODEL
 from flows.cli.demo.slack_receiver import SlackReceiver
-from flows.cli.demo.verdict import Gap, Period, first_answer
+from flows.cli.demo.verdict import Gap, first_answer
 from flows.cli.errors import CommandFailed
 from flows.cli.home import Home
 from flows.cli.sessions import is_alive, read_leader
@@ -105,7 +106,7 @@ class Stage:
         self.tell = playbill.tell
         self.announce = playbill.announce
         self.measured = Measured()
-        self.periods: list[Period] = []
+        self.periods = Periods()
         self.gaps: list[Gap] = []
         self.runs = servers.runs
         self.slack = servers.slack
@@ -137,9 +138,7 @@ class Stage:
         )
         first = first_answer(self.traffic.since(since), version, since)
         assert first is not None
-        if self.periods and self.periods[-1].until > first.ended:
-            self.periods[-1] = replace(self.periods[-1], until=first.ended)
-        self.periods.append(Period(version, first.ended))
+        self.periods.settle(version, first.ended)
         return first
 
     def inverted_rows(self, since: float) -> int:
@@ -165,18 +164,15 @@ class Stage:
 
     def release_period(self) -> None:
         """From now on the present version need not answer any more."""
-        self.periods[-1] = replace(self.periods[-1], until=time.monotonic())
+        self.periods.release(time.monotonic())
 
     def share_with(self, version: str) -> None:
         """From now on `version` may answer beside the present one, which tries it out."""
-        present = self.periods[-1].version
-        self.release_period()
-        self.periods.append(Period(present, self.periods[-1].until, beside=version))
+        self.periods.share(version, time.monotonic())
 
     def settle_on(self, version: str) -> None:
         """From now on nobody but `version` may answer."""
-        self.release_period()
-        self.periods.append(Period(version, self.periods[-1].until))
+        self.periods.settle(version, time.monotonic())
 
     def registry_alias(self, alias: Alias) -> str | None:
         """The version the alias names in MLflow."""

@@ -52,7 +52,7 @@ def _judged(stage: Stage, version: str, metric: str) -> str:
 
 def _taken_back(stage: Stage, version: str) -> tuple[Asked, Followed]:
     """To the end of the rollout; from then on the champion answers everybody again."""
-    champion = stage.periods[-1].version
+    champion = stage.periods.last.version
     stage.share_with(version)
     asked = challenge.ask(stage, version)
     followed = challenge.follow(stage, asked, State.ROLLED_BACK)
