@@ -65,6 +65,7 @@ def test_good_version_is_promoted_through_every_stage(
     assert all(record["observed_seconds"] >= SECONDS for record in status["passed"])
     assert all(record["verdict"] == "success" for record in status["passed"])
     assert registrar.tags("2")[Tag.TRAFFIC_PERCENT] == "100"
+    assert registrar.tags("2")[Tag.STAGE] == "4 of 4"
     assert registrar.tags("2")[Tag.VERDICT] == "promoted: version 1 before"
 
 
@@ -188,8 +189,9 @@ def test_rollout_ends_when_an_alias_is_moved_by_hand(
     assert {name: registrar.named(MODEL, name) for name in left} == left
 
 
+@pytest.mark.parametrize("step", ["verify", "observe"])
 def test_rollout_ends_when_serving_ejects_the_challenger(
-    line: Line, registrar: Registrar, witness: Witness
+    line: Line, registrar: Registrar, witness: Witness, step: str
 ) -> None:
     """Seen in the override, before or after serving told the registry."""
     ejection = Override(
@@ -199,9 +201,10 @@ def test_rollout_ends_when_serving_ejects_the_challenger(
     def eject() -> None:
         overrides.save(line.engine, replace(ejection, laid_at=line.clock.now()))
 
-    line.at["5 % observe"] = eject
+    line.at[f"5 % {step}"] = eject
     outcome = staged(line)
     assert (outcome.verdict, outcome.reason) == (Verdict.ROLLED_BACK, "serving ejected it: 6 of 20 failed")
+    assert registrar.tags("2")[Tag.STAGE] == "1 of 4"
     assert_clean(line, registrar, "1")
 
 
