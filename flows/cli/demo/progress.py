@@ -7,7 +7,6 @@ from typing import Any
 
 from serving.store.rollouts import Phase, Rollout
 
-_VERDICTS = ("fail", "inconclusive")
 _AT_PERCENT = re.compile(r"^at \d+ %: ")
 
 
@@ -74,7 +73,7 @@ def _of_step(share: str, status: Mapping[str, Any], known: Mapping[str, Any], ve
         yield f"{share}: {status['step']}, {one_line(status['reason'])}"
     elif status["step"] == "ending":
         yield f"{share}: {status['end'].replace('_', ' ')}, {one_line(_bare(status['reason']), 240)}"
-        if telling := [each for each in status["metrics"] if each["verdict"] in _VERDICTS]:
+        if telling := [each for each in status["metrics"] if each["verdict"] == "fail"]:
             yield f"       {evidence_line(telling)}"
 
 

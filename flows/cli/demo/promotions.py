@@ -8,7 +8,6 @@ from datetime import datetime
 
 from flows.cli.demo import challenge
 from flows.cli.demo.challenge import Asked
-from flows.cli.demo.progress import one_line
 from flows.cli.demo.stage import Promoted, Stage
 from flows.cli.demo.verdict import Share
 from flows.cli.errors import CommandFailed
@@ -67,9 +66,8 @@ def _refused(stage: Stage, version: str) -> str:
     shown = challenge.conclude(stage, asked, followed)
     answers = sum(record.version == champion for record in stage.traffic.since(asked.began))
     return (
-        f"refused after {asked.seconds(followed.rollout.finished_at):.1f} s: "
-        f"{one_line(followed.rollout.reason)}\n"
-        f"alias challenger taken away; version {champion} went on, {answers} answers since\n{shown}"
+        f"refused after {asked.seconds(followed.rollout.finished_at):.1f} s, alias challenger taken away; "
+        f"version {champion} went on, {answers} answers since\n{shown}"
     )
 
 
