@@ -11,7 +11,7 @@ from datetime import datetime
 
 from sqlalchemy import Engine
 
-from flows.cli.demo.progress import news, one_line
+from flows.cli.demo.progress import news, one_line, present
 from flows.cli.demo.runs import FlowRun
 from flows.cli.demo.settings import MODEL
 from flows.cli.demo.stage import Concluded, Stage
@@ -155,7 +155,7 @@ def _ended(stage: Stage, asked: Asked) -> Rollout:
                 continue
             for line in news(last[-1] if last else None, rollout):
                 stage.announce(line)
-            stage.tell(f"rollout of version {rollout.version}: {rollout.phase.replace('_', ' ')}")
+            stage.tell(present(rollout))
             last[:] = [rollout]
         return bool(last) and last[0].state.is_terminal
 

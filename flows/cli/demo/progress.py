@@ -20,6 +20,15 @@ def news(before: Rollout | None, now: Rollout) -> list[str]:
     return [*_of_checks(before, now), *_of_stages(before, now)]
 
 
+def present(rollout: Rollout) -> str:
+    """Where it is at the moment, in a few words."""
+    status, named = rollout.status, f"version {rollout.version}"
+    if rollout.phase is not Phase.RESTORE_POINT or status is None or rollout.spec is None:
+        return f"{named}: {rollout.phase.replace('_', ' ')}"
+    percent = rollout.spec["stages"][status["stage"]]
+    return f"{named} at {percent} %: {status['step']}, {status['observed_seconds']:.0f} s observed"
+
+
 def evidence_line(metrics: Sequence[Mapping[str, Any]]) -> str:
     """The numbers behind a judgement, metric by metric; of one without numbers its own sentence."""
     return "; ".join(_TELL[each["name"]](each) for each in metrics if each["name"] in _TELL)

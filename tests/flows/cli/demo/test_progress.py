@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from flows.cli.demo.progress import evidence_line, failed_metrics, news
+from flows.cli.demo.progress import evidence_line, failed_metrics, news, present
 from serving.store.rollouts import Phase, Rollout, State
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -40,6 +40,7 @@ CHECKS = {"passed": True, "reason": "", "checks": [{"verdict": "passed"}, {"verd
 
 def status(step: str, stage: int = 0, **different: Any) -> dict[str, Any]:
     fields = {"step": step, "stage": stage, "reason": "", "end": None, "metrics": (), "passed": ()}
+    fields |= {"observed_seconds": 0.0}
     return fields | different
 
 
@@ -132,6 +133,14 @@ def test_refusal_is_told_when_a_check_failed() -> None:
     """With its reason; a rollout without stages has no more to tell."""
     refused = replace(ROLLOUT, evidence=CHECKS | {"passed": False, "reason": "worse"}, spec=None, status=None)
     assert news(None, refused) == ["validation: failed: worse"]
+
+
+def test_present_stage_is_told_when_there_is_one() -> None:
+    """Before the first stage, and of a rollout without stages, the step of the promotion."""
+    staged = replace(ROLLOUT, phase=Phase.RESTORE_POINT, status=status("observe", 1, observed_seconds=3.7))
+    assert present(staged) == "version 5 at 100 %: observe, 4 s observed"
+    assert present(replace(ROLLOUT, phase=Phase.VALIDATED)) == "version 5: validated"
+    assert present(replace(staged, status=None)) == "version 5: restore point"
 
 
 def test_failed_metrics_are_those_of_the_last_judgement() -> None:
