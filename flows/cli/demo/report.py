@@ -49,11 +49,14 @@ def rows(tally: Tally, measured: Measured) -> list[tuple[str, str]]:
 
 def show_rollouts(settings: FlowSettings, concluded: Sequence[Concluded]) -> None:
     say("")
-    columns = ("version", "ended", "after", "rollout", "why", "MLflow page")
-    print_table(columns, rollout_rows(settings.mlflow_url, concluded), empty="no version was tried out")
+    columns = ("version", "ended", "after", "rollout", "why")
+    print_table(columns, rollout_rows(concluded), empty="no version was tried out")
+    # Not in the table, where a terminal would break them in two.
+    for each in concluded:
+        say(f"  version {each.version}   {settings.mlflow_url}/#/models/{MODEL}/versions/{each.version}")
 
 
-def rollout_rows(mlflow_url: str, concluded: Sequence[Concluded]) -> list[tuple[str, ...]]:
+def rollout_rows(concluded: Sequence[Concluded]) -> list[tuple[str, ...]]:
     """One line for each version that alias `challenger` was set on, in that order."""
     return [
         (
@@ -62,7 +65,6 @@ def rollout_rows(mlflow_url: str, concluded: Sequence[Concluded]) -> list[tuple[
             f"{each.seconds:.0f} s",
             each.rollout[:12],
             _first_clause(each.reason),
-            f"{mlflow_url}/#/models/{MODEL}/versions/{each.version}",
         )
         for each in concluded
     ]

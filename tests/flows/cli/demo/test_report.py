@@ -49,16 +49,15 @@ def test_table_shows_dashes_when_an_act_was_not_played() -> None:
     assert {shown[name] for name in shown if any(word in name for word in told)} == {"-"}
 
 
-def test_rollout_is_shown_with_its_reason_and_page_when_it_ended() -> None:
+def test_rollout_is_shown_with_its_reason_when_it_ended() -> None:
     """Enough of the id to ask for it, and the first of several reasons."""
-    assert rollout_rows("http://mlflow", [REFUSED]) == [
+    assert rollout_rows([REFUSED]) == [
         (
             "8",
             "refused",
             "6 s",
             "0123456789ab",
             "accuracy 0.62, the champion's 0.98",
-            "http://mlflow/#/models/digits/versions/8",
         )
     ]
 
