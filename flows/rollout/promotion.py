@@ -250,13 +250,21 @@ def _explain(registry: Registry, ref: VersionRef, rollout: Rollout) -> None:
         registry.set_version_tag(ref, Tag.VALIDATION, "failed")
     if rollout.state is not rollouts.State.PROMOTED:
         registry.set_version_description(ref, _described(registry.version(ref).description, rollout))
-    if rollout.status is not None:
-        is_champion = registry.alias(rollout.model, Alias.CHAMPION) == rollout.version
-        registry.set_version_tag(ref, Tag.TRAFFIC_PERCENT, "100" if is_champion else "0")
-        if is_champion:
-            _relieve(registry, rollout)
+    _explain_stage(registry, ref, rollout)
     registry.set_version_tag(ref, Tag.ROLLOUT, rollout.id)
     registry.set_version_tag(ref, Tag.VERDICT, verdict)
+
+
+def _explain_stage(registry: Registry, ref: VersionRef, rollout: Rollout) -> None:
+    """The stage at which a staged rollout ended, and what share of the traffic is left."""
+    if rollout.status is None or rollout.spec is None:
+        return
+    stage = f"{rollout.status['stage'] + 1} of {len(rollout.spec['stages'])}"
+    registry.set_version_tag(ref, Tag.STAGE, stage)
+    is_champion = registry.alias(rollout.model, Alias.CHAMPION) == rollout.version
+    registry.set_version_tag(ref, Tag.TRAFFIC_PERCENT, "100" if is_champion else "0")
+    if is_champion:
+        _relieve(registry, rollout)
 
 
 def _relieve(registry: Registry, rollout: Rollout) -> None:
