@@ -1,9 +1,9 @@
 """Logs the models that only benchmarks need; run as a program, like `tests.training`.
 
-    python -m benchmarks.models http://127.0.0.1:5000 image heavy:1 heavy:2
+    python -m benchmarks.models http://127.0.0.1:5000 image heavy:1 heavy:2x6
 
 `image` takes (n, 3, 224, 224) FP32 and gives ten numbers; `heavy:C` adds C to (n, 3) and carries 34 MB
-of weights that it really multiplies.
+of weights that it really multiplies, `heavy:CxL` as many layers of them.
 """
 
 import json
@@ -20,6 +20,7 @@ from tests.training import LoggedModel
 
 IMAGE = (3, 224, 224)
 _HEAVY_SIDE = 2980  # squared, of 4 bytes: 34 MB
+LAYER_MB = _HEAVY_SIDE**2 * 4 / (1 << 20)
 _OPSET = 17
 
 
@@ -41,26 +42,34 @@ def image() -> onnx.ModelProto:
     return _model(graph)
 
 
-def heavy(constant: float) -> onnx.ModelProto:
-    """x + constant, by way of a large product that comes to nothing."""
-    large = np.zeros((_HEAVY_SIDE, _HEAVY_SIDE), np.float32)
-    large[0, 0] = constant
-    into = np.zeros((3, _HEAVY_SIDE), np.float32)
-    out = np.zeros((_HEAVY_SIDE, 3), np.float32)
+def heavy(constant: float, layers: int = 1) -> onnx.ModelProto:
+    """x + constant, by way of large products of nothing.
+
+    Every layer has numbers of its own: ONNX Runtime keeps equal weights once.
+    """
+    chance = np.random.default_rng([layers, int(constant)])
+    shape = (_HEAVY_SIDE, _HEAVY_SIDE)
+    weights = {
+        "into": np.zeros((3, _HEAVY_SIDE), np.float32),
+        **{f"large{number}": chance.random(shape, np.float32) - 0.5 for number in range(layers)},
+        "out": np.zeros((_HEAVY_SIDE, 3), np.float32),
+    }
+    steps = ["x", *(f"through_{name}" for name in weights)]
     nodes = [
-        helper.make_node("MatMul", ["x", "into"], ["wide"]),
-        helper.make_node("MatMul", ["wide", "large"], ["wider"]),
-        helper.make_node("MatMul", ["wider", "out"], ["nothing"]),
-        helper.make_node("Add", ["x", "nothing"], ["same"]),
+        helper.make_node("MatMul", [before, weight], [after])
+        for before, weight, after in zip(steps, weights, steps[1:], strict=False)
+    ]
+    nodes += [
+        helper.make_node("Add", ["x", steps[-1]], ["same"]),
         helper.make_node("Add", ["same", "constant"], ["y"]),
     ]
-    weights = {"into": into, "large": large, "out": out, "constant": np.float32(constant)}
+    numbers = weights | {"constant": np.asarray(constant, np.float32)}
     graph = helper.make_graph(
         nodes,
         "heavy",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3])],
-        [numpy_helper.from_array(np.asarray(array), name) for name, array in weights.items()],
+        [numpy_helper.from_array(array, name) for name, array in numbers.items()],
     )
     return _model(graph)
 
@@ -74,8 +83,12 @@ def _model(graph: onnx.GraphProto) -> onnx.ModelProto:
 def _log(recipe: str) -> LoggedModel:
     import mlflow.onnx
 
-    kind, _, constant = recipe.partition(":")
-    recipes: dict[str, Callable[[], Any]] = {"image": image, "heavy": lambda: heavy(float(constant))}
+    kind, _, size = recipe.partition(":")
+    constant, _, layers = size.partition("x")
+    recipes: dict[str, Callable[[], Any]] = {
+        "image": image,
+        "heavy": lambda: heavy(float(constant), int(layers or 1)),
+    }
     with mlflow.start_run() as run:
         told = mlflow.onnx.log_model(recipes[kind](), name="model", pip_requirements=["onnxruntime"])
     return LoggedModel(recipe, told.model_uri, told.model_id, run.info.run_id)

@@ -3,14 +3,15 @@
 A ratio is formed from medians of interleaved repeats, so that a busy machine slows both sides alike.
 """
 
-import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from statistics import median
 
 from rich.console import Console
 from rich.table import Table
+
+_NOT_MEASURED = "not measured"
+_LONGEST_REASON = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,10 @@ class Row:
     promised: str
     is_met: bool | None
     note: str = ""
+
+    @property
+    def is_measured(self) -> bool:
+        return self.ours != _NOT_MEASURED
 
 
 def at_least(
@@ -52,7 +57,16 @@ def none_of(target: str, what: str, count: int, total: int) -> Row:
 
 
 def missing(target: str, what: str, why: str) -> Row:
-    return Row(target, what, "", "", "", "", None, why)
+    return Row(target, what, _NOT_MEASURED, "", "", "", None, why)
+
+
+def attempted(target: str, what: str, measure: Callable[[], list[Row]]) -> list[Row]:
+    """What was measured, or one line that says why not: one trouble must not cost all the rest."""
+    try:
+        return measure()
+    except Exception as error:
+        told = " ".join(f"{type(error).__name__}: {error}".split())
+        return [missing(target, what, told[:_LONGEST_REASON])]
 
 
 def _ratio(
@@ -87,8 +101,3 @@ def show(rows: Iterable[Row]) -> None:
         verdict = {True: "pass", False: "short", None: "-"}[row.is_met]
         table.add_row(row.target, row.what, row.ours, row.peer, row.ratio, row.promised, verdict, row.note)
     Console(width=180, highlight=False, markup=False).print(table)
-
-
-def save(rows: Iterable[Row], machine: dict[str, str], path: Path) -> None:
-    told = {"machine": machine, "rows": [asdict(row) for row in rows]}
-    path.write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n")

@@ -3,9 +3,8 @@
 from collections.abc import Callable
 from time import perf_counter
 
-import psutil
-
 from benchmarks.ground import Ground
+from benchmarks.memory import resident_mb
 from benchmarks.row import Row, within
 from tests.serving_process import ServingProcess
 
@@ -41,10 +40,10 @@ def starting(place: Ground) -> list[Row]:
         pass
     with place.serving("start", "start-*") as serving:
         seconds = _seconds_to_ready(serving)
-        resident_mb = psutil.Process(serving.pid).memory_info().rss / (1 << 20)
+        held_mb = resident_mb(serving.pid)
     return [
         within("P13", "start with three ONNX models, to ready", seconds, 3.0, "s"),
-        within("P13", "resident memory then", resident_mb, 250.0, "MB"),
+        within("P13", "resident memory then", held_mb, 250.0, "MB"),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Wiring of the serving process. Long because it is one straight line from settings to an application.
+"""Wiring of the serving process. Long because it is the whole of it: settings to application, group by group.
 
 Nothing here decides anything. What is opened is closed in reverse by one exit stack.
 """
@@ -15,6 +15,8 @@ from functools import partial
 from pathlib import Path
 from random import Random
 
+import httpx
+from fastapi import APIRouter, FastAPI
 from sqlalchemy import Engine
 
 from serving.announce import Announcer
@@ -41,7 +43,7 @@ from serving.core.clock import Clock, SystemClock
 from serving.core.errors import StoreUnavailable, StoreUnusable
 from serving.ejection import Ejections
 from serving.feedback import Feedback
-from serving.fleet.channel import Channel, Told
+from serving.fleet.channel import Channel
 from serving.fleet.lead import Lead
 from serving.fleet.member import Member
 from serving.fleet.siblings import Siblings, socket_name
@@ -125,258 +127,425 @@ class Server:
     channel: Channel | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Ground:
+    """What everything stands on: disk, store, registry, orchestrator, and the other workers."""
+
+    settings: ServingSettings
+    clock: Clock
+    stack: AsyncExitStack
+    engine: Engine
+    client: httpx.Client
+    registry: Registry
+    ledger: Ledger
+    overrides: Overrides
+    prefect: httpx.AsyncClient
+    own_socket: Path | None
+    siblings: Siblings
+    rates: RateLimits
+    lead: Lead
+    holder: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Versions:
+    """The versions in memory, and the models they are served for."""
+
+    models: dict[str, FollowedModel]
+    metrics: Metrics
+    statistics: Statistics
+    memory: Memory
+    library: Library
+    routes: Routes
+    record: Record
+    visibility: Visibility
+
+
+@dataclass(frozen=True, slots=True)
+class _Changes:
+    """Who changes what is served: the follower, and the ways back."""
+
+    guard: Guard
+    swap_times: SwapTimes
+    follower: Follower
+    splits: Splits
+    shelf: Shelf
+    unison: Unison
+    orders: Orders
+    rollbacks: Rollbacks
+    retreat: Retreat
+    ejections: Ejections
+
+
+@dataclass(frozen=True, slots=True)
+class _Answering:
+    """What a request meets, and what watches the answers."""
+
+    inference: Inference
+    comparisons: Comparisons
+    health: Health
+    readiness: Readiness
+
+
 @asynccontextmanager
 async def running(settings: ServingSettings, clock: Clock | None = None) -> AsyncIterator[Server]:
     """Everything a server needs, started; stopped again on exit.
 
     Raises `StoreUnusable` when local files or the store must not be used as they are.
     """
-    clock = clock or SystemClock()
     async with AsyncExitStack() as stack:
         settings.serving_home.mkdir(parents=True, exist_ok=True)
         await asyncio.to_thread(_prepare_store, settings.database_url)
-        engine = open_engine(settings.database_url)
-        stack.callback(engine.dispose)
-        client = connect(settings)
-        stack.callback(client.close)
-        registry = Registry(client, settings.serves, settings.env)
-        journal = Journal(settings.serving_home / "journal.jsonl")
-        ledger = Ledger(engine, Trail(engine, journal, clock), clock, settings.worker_slot or None)
-        stack.callback(ledger.close)
-        overrides = Overrides(OverrideFile(settings.serving_home / "overrides.json"), ledger, clock)
-        cache = ArtifactCache(settings.cache_folder, client, registry, settings.cache_mb << 20)
-        own_socket = _own_socket(settings)
-        siblings = Siblings(own_socket, settings.workers - 1)
-        lead = Lead(settings.serving_home / "lead.lock" if settings.is_fleet else None)
-        stack.callback(lead.close)
-        watchdog = Watchdog()
-        stack.callback(watchdog.close)
-        preparation = Preparation(
-            registry,
-            cache,
-            engine,
-            clock,
-            threads=settings.session_threads,
-            require_validation=settings.require_validation,
-            batch_limits=settings.batch_limits,
-            watchdog=watchdog,
-        )
-        models: dict[str, FollowedModel] = {}
-        metrics = Metrics()
-        memory = Memory(settings.memory_limits, clock, partial(standing_of, models))
-        library = Library(
-            preparation,
-            cache,
-            memory,
-            ledger,
-            cache_folder=settings.cache_folder,
-            candidate_timeout_seconds=settings.candidate_timeout_seconds,
-            drain_seconds=settings.drain_seconds,
-            concurrent_loads=settings.load_slots,
-            on_loaded=metrics.load_seconds.observe,
-        )
-        memory.tell(evicted(metrics, library.note_evicted))
-        stack.push_async_callback(library.close)
-        statistics, routes = Statistics(clock), Routes()
-        metrics.registry.register(Occupancy(library.loaded))
-        record = Record(settings.serving_home / "served.json")
-        visibility = Visibility(models, record, routes, settings.cache_folder, is_shared=settings.is_fleet)
-        guard = Guard(registry, engine, Leases(engine, clock))
-        holder = f"serving:{socket.gethostname()}:{settings.port}:{os.getpid()}"
-        write_back = WriteBack(guard, overrides, library, visibility, ledger, holder, clock, lead.is_mine)
-        stack.push_async_callback(write_back.close)
-        prefect = connect_to_prefect(settings)
-        stack.push_async_callback(prefect.aclose)
-        announcer = Announcer(prefect, ledger, clock)
-        stack.push_async_callback(announcer.close)
-        loop = asyncio.get_running_loop()
-
-        def on_critical(notice: Notice) -> None:
-            loop.call_soon_threadsafe(announcer.alert, notice)
-
-        ledger.tell(on_critical)
-
-        def after_turn(model: FollowedModel) -> None:
-            splits.consider(model)
-            write_back.consider(model)
-            announcer.consider(model)
-            shelf.consider(model)
-            book.consider()
-            swap_times.note(model)
-
-        swap_times = SwapTimes(metrics, clock)
-        follower = Follower(
-            settings,
-            models,
-            registry,
-            library,
-            visibility,
-            overrides,
-            ledger,
-            metrics,
-            clock,
-            after_turn,
-        )
-        stack.push_async_callback(follower.close)
-        splits = Splits(follower.wanted, visibility, ledger, metrics, clock)
-        stack.push_async_callback(splits.close)
-        shelf = Shelf(
-            models,
-            settings.serves,
-            registry,
-            follower,
-            library,
-            visibility,
-            ledger,
-            partial(siblings.problems, seconds=settings.candidate_timeout_seconds),
-        )
-        unison = Unison(siblings, models, overrides, record, library, follower, shelf)
-        stack.push_async_callback(unison.close)
-        book = RollbackBook(RollbackFile(settings.serving_home / "rollbacks.json"), ledger)
-        stack.push_async_callback(book.close)
-        rollbacks = Rollbacks(
-            settings,
-            models,
-            library,
-            visibility,
-            overrides,
-            ledger,
-            metrics,
-            clock,
-            follower.wake,
-            unison.spread,
-            book,
-        )
-        orders = Orders(prefect)
-        retreat = Retreat(models, rollbacks, book, overrides, ledger, orders, clock)
-        stack.push_async_callback(retreat.close)
-        ejections = Ejections(
-            library, visibility, overrides, ledger, metrics, clock, follower.wake, unison.spread
-        )
-        stack.push_async_callback(ejections.close)
-        inference_log = _inference_log(settings, metrics, ledger, clock)
-        inference_log.start()
-        stack.push_async_callback(asyncio.to_thread, inference_log.close)
-        recorder = Recorder(metrics, clock, worker=holder, is_on=settings.telemetry)
-        recorder.tell(swap_times.look)
-        writer = TelemetryWriter(recorder, engine, Machine(), metrics, clock, holder, settings.telemetry_kept)
-        if settings.telemetry:
-            writer.start()
-        stack.push_async_callback(asyncio.to_thread, writer.close)
-        comparisons = Comparisons(ledger, metrics, clock, holder)
-        stack.push_async_callback(comparisons.close)
-        shadow = Shadow(comparisons, metrics, clock, settings.copy_limits, Random())
-        stack.push_async_callback(shadow.close)
-        scores = Scores(models, rollbacks.judge, ejections.judge, recorder, clock)
-        inference = Inference(routes, scores, shadow, recorder, inference_log, statistics, clock)
-        health = Health(models, follower, inference, ledger, clock, settings.probe_seconds)
-        readiness = Readiness(models, follower, siblings.waiting_for)
-        visibility.tell(splits.note_restored)
-        await restore(await asyncio.to_thread(record.read), models, library, overrides, visibility)
-        visibility.tell(splits.note_changed)
-        identity = Identity(holder, settings.url, clock.now())
-        heartbeat = Heartbeat(identity, models, health, ledger, clock)
-        stack.push_async_callback(heartbeat.leave)
+        ground = _ground(settings, clock or SystemClock(), stack)
+        versions = _versions(ground)
+        changes = _changes(ground, versions)
+        answering = _answering(ground, versions, changes)
+        await _restore(ground, versions, changes)
         keyring = Keyring(
-            AdminKeyFile(settings.admin_key_file).digest, KeyMirror(settings.key_mirror_file), ledger
+            AdminKeyFile(settings.admin_key_file).digest, KeyMirror(settings.key_mirror_file), ground.ledger
         )
         await keyring.refresh()
-        preloader = Preloader(memory, partial(standing_of, models))
-        loops = (
-            follower,
-            health,
-            heartbeat,
-            keyring,
-            preloader,
-            comparisons,
-            siblings,
-            unison,
+        feedback = _feedback(ground, versions)
+        await _background(stack, *_loops(ground, versions, changes, answering, keyring))
+        signature = Signature(secret_in(settings.webhook_secret_file), ground.clock)
+        channel = await _channel(ground, versions, changes, answering, signature)
+        versions.metrics.ask_before_scrape(
+            Gauges(versions.metrics, versions.memory, changes.follower, ground.clock).look
         )
-        journal_of_labels = FeedbackJournal(settings.serving_home)
-        feedback = Feedback(journal_of_labels)
-        stack.push_async_callback(feedback.close)
-        joiner = _joiner(settings, journal_of_labels, engine, models, metrics, clock)
-        joiner.start()
-        stack.push_async_callback(asyncio.to_thread, joiner.close)
-        await _background(stack, *(loop.run() for loop in loops))
-
-        async def counts() -> list[Told]:
-            return await siblings.ask("counts")
-
-        async def spread_delivery(delivery: str) -> None:
-            await siblings.ask("wake", delivery=delivery)
-
-        signature = Signature(secret_in(settings.webhook_secret_file), clock)
-        channel = Channel(own_socket) if own_socket is not None else None
-        if channel is not None:
-            Member(
-                library,
-                memory,
-                follower,
-                health,
-                readiness,
-                shelf,
-                unison,
-                signature,
-                statistics,
-                metrics,
-            ).answer_on(channel)
-            await channel.open()
-            stack.push_async_callback(channel.close)
-        metrics.ask_before_scrape(Gauges(metrics, memory, follower, clock).look)
-        catalogue = Catalogue(routes, models, readiness, statistics, counts)
-        framework = framework_with(metrics, siblings.metrics)
-        knowledge = Knowledge(registry, ledger, clock)
-        for router in (
-            protocol_routes(catalogue, shelf),
-            scoring_routes(catalogue),
-            health_routes(health, siblings.reports),
-            model_routes(ModelDetails(models, follower, splits, knowledge, health, metrics, counts), models),
-            rollback_routes(retreat),
-            update_routes(Promotions(registry, ledger, orders, clock, settings.model_folder_paths), models),
-            restore_point_routes(registry, ledger, settings, clock),
-            traffic_routes(
-                Traffic(models, registry, guard, overrides, splits, ledger, holder, clock, unison.wake)
-            ),
-            audit_routes(ledger),
-            error_routes(ledger),
-            feedback_routes(feedback, clock),
-            webhook_routes(signature, follower.wake, spread_delivery),
-        ):
+        catalogue = _catalogue(ground, versions, answering)
+        framework = framework_with(versions.metrics, ground.siblings.metrics)
+        for router in _routers(ground, versions, changes, answering, catalogue, feedback, signature):
             framework.include_router(router)
-        access = Access(
-            keyring,
-            RateLimits(clock, settings.anonymous_requests_per_second),
-            clock,
-            is_loopback=settings.is_loopback,
-            require_infer_key=settings.require_infer_key,
-            hosts=settings.allowed_hosts,
-        )
-        intake = Intake(settings.max_inflight_mb << 20)
-        backing = Backing(
-            access,
-            intake,
-            inference,
-            catalogue,
-            shelf,
-            health.status_of,
-            max_body_bytes=settings.max_body_mb << 20,
-            timeout_seconds=settings.request_timeout_seconds,
-        )
-        endpoint = InferEndpoint(
-            inference,
-            health.status_of,
-            max_body_bytes=backing.max_body_bytes,
-            timeout_seconds=backing.timeout_seconds,
-        )
-        scoring = ScoringEndpoint(
-            inference,
-            routes.names,
-            max_body_bytes=backing.max_body_bytes,
-            timeout_seconds=backing.timeout_seconds,
-        )
-        edge = Edge(access, intake, endpoint, scoring, framework)
-        yield Server(crossing(edge, settings.cors_allowed), backing, readiness, channel)
+        backing = _backing(ground, changes, answering, catalogue, keyring)
+        edge = _edge(backing, versions.routes, framework)
+        yield Server(crossing(edge, settings.cors_allowed), backing, answering.readiness, channel)
+
+
+def _ground(settings: ServingSettings, clock: Clock, stack: AsyncExitStack) -> _Ground:
+    engine = open_engine(settings.database_url)
+    stack.callback(engine.dispose)
+    client = connect(settings)
+    stack.callback(client.close)
+    prefect = connect_to_prefect(settings)
+    stack.push_async_callback(prefect.aclose)
+    journal = Journal(settings.serving_home / "journal.jsonl")
+    ledger = Ledger(engine, Trail(engine, journal, clock), clock, settings.worker_slot or None)
+    stack.callback(ledger.close)
+    lead = Lead(settings.serving_home / "lead.lock" if settings.is_fleet else None)
+    stack.callback(lead.close)
+    own_socket = _own_socket(settings)
+    siblings = Siblings(own_socket, settings.workers - 1)
+    rates = RateLimits(clock, settings.anonymous_requests_per_second)
+    siblings.tell(rates.heard)
+    return _Ground(
+        settings,
+        clock,
+        stack,
+        engine,
+        client,
+        Registry(client, settings.serves, settings.env),
+        ledger,
+        Overrides(OverrideFile(settings.serving_home / "overrides.json"), ledger, clock),
+        prefect,
+        own_socket,
+        siblings,
+        rates,
+        lead,
+        holder=f"serving:{socket.gethostname()}:{settings.port}:{os.getpid()}",
+    )
+
+
+def _versions(ground: _Ground) -> _Versions:
+    settings, clock, stack = ground.settings, ground.clock, ground.stack
+    models: dict[str, FollowedModel] = {}
+    metrics, routes = Metrics(), Routes()
+    cache = ArtifactCache(settings.cache_folder, ground.client, ground.registry, settings.cache_mb << 20)
+    watchdog = Watchdog()
+    stack.callback(watchdog.close)
+    preparation = Preparation(
+        ground.registry,
+        cache,
+        ground.engine,
+        clock,
+        threads=settings.session_threads,
+        require_validation=settings.require_validation,
+        batch_limits=settings.batch_limits,
+        watchdog=watchdog,
+    )
+    memory = Memory(settings.memory_limits, clock, partial(standing_of, models))
+    library = Library(
+        preparation,
+        cache,
+        memory,
+        ground.ledger,
+        cache_folder=settings.cache_folder,
+        candidate_timeout_seconds=settings.candidate_timeout_seconds,
+        drain_seconds=settings.drain_seconds,
+        concurrent_loads=settings.load_slots,
+        on_loaded=metrics.load_seconds.observe,
+    )
+    memory.tell(evicted(metrics, library.note_evicted))
+    stack.push_async_callback(library.close)
+    metrics.registry.register(Occupancy(library.loaded))
+    record = Record(settings.serving_home / "served.json")
+    visibility = Visibility(models, record, routes, settings.cache_folder, is_shared=settings.is_fleet)
+    return _Versions(models, metrics, Statistics(clock), memory, library, routes, record, visibility)
+
+
+def _changes(ground: _Ground, versions: _Versions) -> _Changes:
+    settings, clock, stack = ground.settings, ground.clock, ground.stack
+    ledger, overrides, registry = ground.ledger, ground.overrides, ground.registry
+    models, library, metrics = versions.models, versions.library, versions.metrics
+    visibility = versions.visibility
+    guard = Guard(registry, ground.engine, Leases(ground.engine, clock))
+    write_back = WriteBack(
+        guard, overrides, library, visibility, ledger, ground.holder, clock, ground.lead.is_mine
+    )
+    stack.push_async_callback(write_back.close)
+    announcer = _announcer(ground)
+    swap_times = SwapTimes(metrics, clock)
+    book = RollbackBook(RollbackFile(settings.serving_home / "rollbacks.json"), ledger)
+
+    def after_turn(model: FollowedModel) -> None:
+        splits.consider(model)
+        write_back.consider(model)
+        announcer.consider(model)
+        shelf.consider(model)
+        book.consider()
+        swap_times.note(model)
+
+    follower = Follower(
+        settings, models, registry, library, visibility, overrides, ledger, metrics, clock, after_turn
+    )
+    stack.push_async_callback(follower.close)
+    splits = Splits(follower.wanted, visibility, ledger, metrics, clock)
+    stack.push_async_callback(splits.close)
+    others = partial(ground.siblings.problems, seconds=settings.candidate_timeout_seconds)
+    shelf = Shelf(models, settings.serves, registry, follower, library, visibility, ledger, others)
+    unison = Unison(ground.siblings, models, overrides, versions.record, library, follower, shelf)
+    stack.push_async_callback(unison.close)
+    stack.push_async_callback(book.close)
+    rollbacks = Rollbacks(
+        settings,
+        models,
+        library,
+        visibility,
+        overrides,
+        ledger,
+        metrics,
+        clock,
+        follower.wake,
+        unison.spread,
+        book,
+    )
+    orders = Orders(ground.prefect)
+    retreat = Retreat(models, rollbacks, book, overrides, ledger, orders, clock)
+    stack.push_async_callback(retreat.close)
+    ejections = Ejections(
+        library, visibility, overrides, ledger, metrics, clock, follower.wake, unison.spread
+    )
+    stack.push_async_callback(ejections.close)
+    return _Changes(guard, swap_times, follower, splits, shelf, unison, orders, rollbacks, retreat, ejections)
+
+
+def _announcer(ground: _Ground) -> Announcer:
+    announcer = Announcer(ground.prefect, ground.ledger, ground.clock)
+    ground.stack.push_async_callback(announcer.close)
+    loop = asyncio.get_running_loop()
+
+    def on_critical(notice: Notice) -> None:
+        loop.call_soon_threadsafe(announcer.alert, notice)
+
+    ground.ledger.tell(on_critical)
+    return announcer
+
+
+def _answering(ground: _Ground, versions: _Versions, changes: _Changes) -> _Answering:
+    settings, clock, ledger, stack = ground.settings, ground.clock, ground.ledger, ground.stack
+    metrics = versions.metrics
+    inference_log = _inference_log(settings, metrics, ledger, clock)
+    inference_log.start()
+    stack.push_async_callback(asyncio.to_thread, inference_log.close)
+    recorder = _recorder(ground, versions, changes.swap_times)
+    comparisons = Comparisons(ledger, metrics, clock, ground.holder)
+    stack.push_async_callback(comparisons.close)
+    shadow = Shadow(comparisons, metrics, clock, settings.copy_limits, Random())
+    stack.push_async_callback(shadow.close)
+    scores = Scores(versions.models, changes.rollbacks.judge, changes.ejections.judge, recorder, clock)
+    inference = Inference(
+        versions.routes, scores, shadow, recorder, inference_log, versions.statistics, clock
+    )
+    health = Health(versions.models, changes.follower, inference, ledger, clock, settings.probe_seconds)
+    readiness = Readiness(versions.models, changes.follower, ground.siblings.waiting_for)
+    return _Answering(inference, comparisons, health, readiness)
+
+
+def _recorder(ground: _Ground, versions: _Versions, swap_times: SwapTimes) -> Recorder:
+    settings, clock, metrics = ground.settings, ground.clock, versions.metrics
+    recorder = Recorder(metrics, clock, worker=ground.holder, is_on=settings.telemetry)
+    recorder.tell(swap_times.look)
+    writer = TelemetryWriter(
+        recorder, ground.engine, Machine(), metrics, clock, ground.holder, settings.telemetry_kept
+    )
+    if settings.telemetry:
+        writer.start()
+    ground.stack.push_async_callback(asyncio.to_thread, writer.close)
+    return recorder
+
+
+async def _restore(ground: _Ground, versions: _Versions, changes: _Changes) -> None:
+    """What was served last, from local files. Splits of it are old news, later ones are not."""
+    visibility = versions.visibility
+    visibility.tell(changes.splits.note_restored)
+    served = await asyncio.to_thread(versions.record.read)
+    await restore(served, versions.models, versions.library, ground.overrides, visibility)
+    visibility.tell(changes.splits.note_changed)
+
+
+def _feedback(ground: _Ground, versions: _Versions) -> Feedback:
+    settings, clock = ground.settings, ground.clock
+    journal = FeedbackJournal(settings.serving_home)
+    feedback = Feedback(journal)
+    ground.stack.push_async_callback(feedback.close)
+    joiner = _joiner(settings, journal, ground.engine, versions.models, versions.metrics, clock)
+    joiner.start()
+    ground.stack.push_async_callback(asyncio.to_thread, joiner.close)
+    return feedback
+
+
+def _loops(
+    ground: _Ground, versions: _Versions, changes: _Changes, answering: _Answering, keyring: Keyring
+) -> list[Awaitable[None]]:
+    identity = Identity(ground.holder, ground.settings.url, ground.clock.now())
+    heartbeat = Heartbeat(identity, versions.models, answering.health, ground.ledger, ground.clock)
+    ground.stack.push_async_callback(heartbeat.leave)
+    preloader = Preloader(versions.memory, partial(standing_of, versions.models))
+    return [
+        changes.follower.run(),
+        answering.health.run(),
+        heartbeat.run(),
+        keyring.run(),
+        preloader.run(),
+        answering.comparisons.run(),
+        ground.siblings.run(),
+        changes.unison.run(),
+    ]
+
+
+async def _channel(
+    ground: _Ground, versions: _Versions, changes: _Changes, answering: _Answering, signature: Signature
+) -> Channel | None:
+    """Where siblings ask this worker; a server of one worker has none."""
+    if ground.own_socket is None:
+        return None
+    channel = Channel(ground.own_socket)
+    Member(
+        versions.library,
+        versions.memory,
+        changes.follower,
+        answering.health,
+        answering.readiness,
+        changes.shelf,
+        changes.unison,
+        signature,
+        versions.statistics,
+        versions.metrics,
+        ground.rates,
+    ).answer_on(channel)
+    await channel.open()
+    ground.stack.push_async_callback(channel.close)
+    return channel
+
+
+def _catalogue(ground: _Ground, versions: _Versions, answering: _Answering) -> Catalogue:
+    counts = partial(ground.siblings.ask, "counts")
+    return Catalogue(versions.routes, versions.models, answering.readiness, versions.statistics, counts)
+
+
+def _routers(
+    ground: _Ground,
+    versions: _Versions,
+    changes: _Changes,
+    answering: _Answering,
+    catalogue: Catalogue,
+    feedback: Feedback,
+    signature: Signature,
+) -> list[APIRouter]:
+    settings, clock, ledger, registry = ground.settings, ground.clock, ground.ledger, ground.registry
+    models, follower, splits, health = versions.models, changes.follower, changes.splits, answering.health
+    knowledge = Knowledge(registry, ledger, clock)
+    counts = partial(ground.siblings.ask, "counts")
+    details = ModelDetails(models, follower, splits, knowledge, health, versions.metrics, counts)
+    promotions = Promotions(registry, ledger, changes.orders, clock, settings.model_folder_paths)
+    traffic = Traffic(
+        models,
+        registry,
+        changes.guard,
+        ground.overrides,
+        splits,
+        ledger,
+        ground.holder,
+        clock,
+        changes.unison.wake,
+    )
+
+    async def spread_delivery(delivery: str) -> None:
+        await ground.siblings.ask("wake", delivery=delivery)
+
+    return [
+        protocol_routes(catalogue, changes.shelf),
+        scoring_routes(catalogue),
+        health_routes(health, ground.siblings.reports),
+        model_routes(details, models),
+        rollback_routes(changes.retreat),
+        update_routes(promotions, models),
+        restore_point_routes(registry, ledger, settings, clock),
+        traffic_routes(traffic),
+        audit_routes(ledger),
+        error_routes(ledger),
+        feedback_routes(feedback, clock),
+        webhook_routes(signature, follower.wake, spread_delivery),
+    ]
+
+
+def _backing(
+    ground: _Ground, changes: _Changes, answering: _Answering, catalogue: Catalogue, keyring: Keyring
+) -> Backing:
+    settings, clock = ground.settings, ground.clock
+    access = Access(
+        keyring,
+        ground.rates,
+        clock,
+        is_loopback=settings.is_loopback,
+        require_infer_key=settings.require_infer_key,
+        hosts=settings.allowed_hosts,
+    )
+    return Backing(
+        access,
+        Intake(settings.max_inflight_mb << 20),
+        answering.inference,
+        catalogue,
+        changes.shelf,
+        answering.health.status_of,
+        max_body_bytes=settings.max_body_mb << 20,
+        timeout_seconds=settings.request_timeout_seconds,
+    )
+
+
+def _edge(backing: Backing, routes: Routes, framework: FastAPI) -> Edge:
+    endpoint = InferEndpoint(
+        backing.inference,
+        backing.health,
+        max_body_bytes=backing.max_body_bytes,
+        timeout_seconds=backing.timeout_seconds,
+    )
+    scoring = ScoringEndpoint(
+        backing.inference,
+        routes.names,
+        max_body_bytes=backing.max_body_bytes,
+        timeout_seconds=backing.timeout_seconds,
+    )
+    return Edge(backing.access, backing.intake, endpoint, scoring, framework)
 
 
 def _own_socket(settings: ServingSettings) -> Path | None:

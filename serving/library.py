@@ -191,10 +191,11 @@ def standing_of(models: Mapping[str, FollowedModel], version: LoadedVersion) -> 
         return Standing.PLAIN
     if version in model.kept or (model.watch is not None and version is model.previous):
         return Standing.PINNED
+    is_champion = version is model.served.get(Alias.CHAMPION)
     is_critical = model.registered is not None and model.registered.tags.get(Tag.CRITICAL) == "true"
-    if is_critical and version is model.served.get(Alias.CHAMPION):
+    if is_critical and is_champion:
         return Standing.PINNED
-    return Standing.STAND_IN if version is model.previous else Standing.PLAIN
+    return Standing.SERVED if is_champion or version is model.previous else Standing.PLAIN
 
 
 def _discard(version: LoadedVersion) -> None:

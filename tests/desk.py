@@ -35,6 +35,7 @@ from serving.telemetry.metrics import Metrics
 from serving.telemetry.recorder import Recorder
 from serving.watch import Evidence
 from tests.logged import inference_log, part_folder
+from tests.story import eventually
 
 X = np.array([[1.0, 2.0, 3.0]], np.float32)
 
@@ -132,6 +133,16 @@ def open_desk(tmp_path: Path) -> Desk:
     return Desk(inference, model, routes, metrics, failing, ejected, compared, shadow)
 
 
+async def become_prompt(desk: Desk, version: LoadedVersion) -> None:
+    """Ask until the champion `version` was quick often enough to be asked on the event loop."""
+
+    async def met() -> bool:
+        await desk.ask()
+        return version.is_prompt
+
+    await eventually(met, f"version {version.ref} is quick")
+
+
 async def nothing_behind(scope: object, receive: object, send: object) -> None:
     raise AssertionError("this request was inference's")
 
@@ -145,15 +156,15 @@ def open_access(*, require_infer_key: bool = False) -> Access:
     )
 
 
-def client(
+def edge(
     desk: Desk,
     *,
     behind: App = nothing_behind,
     max_body_bytes: int = 1 << 20,
     timeout_seconds: float = 20.0,
     require_infer_key: bool = False,
-) -> httpx.AsyncClient:
-    """An HTTP client of the outermost application, on loopback, where no key exists."""
+) -> Edge:
+    """The outermost application, on loopback, where no key exists."""
     endpoint = InferEndpoint(
         desk.inference,
         lambda model: Status.HEALTHY,
@@ -167,5 +178,10 @@ def client(
         max_body_bytes=max_body_bytes,
         timeout_seconds=timeout_seconds,
     )
-    transport = httpx.ASGITransport(cast(Any, Edge(access, Intake(1 << 30), endpoint, scoring, behind)))
+    return Edge(access, Intake(1 << 30), endpoint, scoring, behind)
+
+
+def client(desk: Desk, **options: Any) -> httpx.AsyncClient:
+    """An HTTP client of `edge` with these options."""
+    transport = httpx.ASGITransport(cast(Any, edge(desk, **options)))
     return httpx.AsyncClient(transport=transport, base_url="http://localhost:8080")

@@ -1,9 +1,10 @@
 """An inference log as serving writes it, for tests that write, break or read one."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +16,25 @@ from serving.telemetry.columns import Privacy
 from serving.telemetry.inference_log import Bounds, InferenceLog, Parts
 from serving.telemetry.metrics import Metrics
 from serving.telemetry.parts import Keeping, PartFolder
+from serving.telemetry.sheaf import Bundle, Sheaf
 
 Array = npt.NDArray[Any]
+
+
+class Record(NamedTuple):
+    """One answered request. `rows` is None where the first axis is no batch: then it is one row."""
+
+    at: datetime
+    ref: VersionRef
+    request_id: str
+    variant: str
+    status: str
+    latency_seconds: float
+    inputs: Mapping[str, Array]
+    outputs: Mapping[str, Array]
+    rows: int | None
+
+
 ROOMY = Keeping(days=7, max_bytes=1 << 30)
 DIGITS = VersionRef("digits", "2")
 
@@ -60,6 +78,18 @@ def ask(
 ) -> None:
     """Record one answered request."""
     log.record(ref, request_id, "champion", "ok", 0.002, inputs, outputs or {}, batch)
+
+
+def bundles(records: Iterable[Record]) -> list[Bundle]:
+    """Each record as a bundle of one."""
+    made = []
+    for record in records:
+        sheaf = Sheaf(record.ref, record.variant, record.status, record.rows, record.inputs, record.outputs)
+        sheaf.add(
+            record.at.timestamp(), record.request_id, record.latency_seconds, record.inputs, record.outputs, 0
+        )
+        made += [bundle for bundle in (sheaf.take(1000),) if bundle is not None]
+    return made
 
 
 def write_log(

@@ -14,8 +14,9 @@ from prometheus_client import generate_latest
 from serving.core.datatypes import Array
 from serving.core.errors import DeadlineExceeded, InvalidRequest, ModelFailed
 from serving.core.model import TensorSpec, Variant
+from serving.promptness import Watchdog
 from serving.watch import Evidence
-from tests.desk import Desk, Hangs, X, open_desk
+from tests.desk import Desk, Hangs, X, become_prompt, open_desk
 from tests.story import story
 from tests.versions import adds, gives, loaded, raises
 
@@ -33,6 +34,13 @@ def hangs() -> Iterator[Hangs]:
     hangs = Hangs()
     yield hangs
     hangs.free.set()
+
+
+@pytest.fixture
+def watchdog() -> Iterator[Watchdog]:
+    watchdog = Watchdog()
+    yield watchdog
+    watchdog.close()
 
 
 @story
@@ -167,6 +175,22 @@ async def test_deadline_is_exceeded_at_once_when_it_has_passed(desk: Desk) -> No
     desk.install(loaded("2"), loaded("1"))
     with pytest.raises(DeadlineExceeded):
         await desk.ask(seconds=-1.0)
+
+
+@story
+async def test_quick_version_is_not_asked_when_the_deadline_has_passed(
+    desk: Desk, watchdog: Watchdog
+) -> None:
+    """Nor is one whose answer would be there before anybody could look at the clock."""
+    version = loaded("2", watchdog=watchdog)
+    desk.install(version, loaded("1"))
+    await become_prompt(desk, version)
+    asked = version.requests
+    with pytest.raises(DeadlineExceeded):
+        await desk.ask(seconds=0.0)
+    assert version.requests == asked
+    await desk.ask()
+    assert version.requests == asked + 1
 
 
 @pytest.mark.parametrize("address", ["2", "challenger", "previous"])

@@ -13,6 +13,7 @@ from serving.core.model import Format, TensorSpec, VersionRef
 from serving.formats.artifact import Artifact
 from serving.formats.selftest import Basis, SelfTest, Verdict
 from serving.pool import NOTHING_KNOWN, LoadedVersion, Loading, Provenance, VersionKey
+from serving.promptness import Watchdog
 from serving.store.record import ServedVersion
 
 CACHE = Path("cache")
@@ -40,6 +41,16 @@ class ScriptedModel:
         self.is_closed = True
 
 
+class PromptModel(ScriptedModel):
+    """One that may be asked on the event loop; what is scripted here never needs to be broken off."""
+
+    def predict_interruptibly(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        return self.predict(inputs)
+
+    def interrupt(self) -> None:
+        raise AssertionError("nothing scripted runs for that long")
+
+
 def adds(constant: float) -> Answer:
     return lambda inputs: {"y": inputs["x"] + np.float32(constant)}
 
@@ -65,8 +76,13 @@ def loaded(
     loaded_at: datetime = LOADED_AT,
     loading: Loading = NOTHING_KNOWN,
     clock: Clock | None = None,
+    watchdog: Watchdog | None = None,
 ) -> LoadedVersion:
-    """A version that adds its own number, unless `answer` says otherwise."""
+    """A version that adds its own number, unless `answer` says otherwise.
+
+    With a `watchdog` it is asked on the event loop once it was quick often enough.
+    """
+    make = ScriptedModel if watchdog is None else PromptModel
     folder = CACHE / model / version
     root = folder / "files"
     return LoadedVersion(
@@ -74,12 +90,13 @@ def loaded(
             key(version, model, created_ms), f"models:/m-{version}", f"digest-{version}", folder, None
         ),
         Artifact(root, Format.ONNX, root / "model.onnx"),
-        ScriptedModel(answer or adds(float(version))),
+        make(answer or adds(float(version))),
         SelfTest(Verdict.PASSED, Basis.ZEROS, "scripted"),
         loaded_at,
         workers=2,
         loading=loading,
         clock=clock,
+        watchdog=watchdog,
     )
 
 

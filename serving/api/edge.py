@@ -22,6 +22,7 @@ from serving.api.reply import Reply
 from serving.core.errors import NotServed, SignalboxError
 from serving.logs import bound_request
 from serving.protocol.infer import InferEndpoint
+from serving.protocol.raw_data import Buffer
 from serving.protocol.scoring import ScoringEndpoint
 
 log = logging.getLogger(__name__)
@@ -101,7 +102,7 @@ class Edge:
         finally:
             arrival.leave()
 
-    def at_once(self, scope: dict[str, object], body: bytes) -> Reply | None:
+    def at_once(self, scope: dict[str, object], body: Buffer) -> Reply | None:
         """The answer to an inference request that came whole, where nothing has to be waited for.
 
         None, and nothing done, where `__call__` must see to it.
@@ -123,7 +124,7 @@ class Edge:
         except Exception as error:  # as in `__call__`
             return _failed(failure_of(error), request_id)
 
-    def _has_room(self, body: bytes) -> bool:
+    def _has_room(self, body: Buffer) -> bool:
         spare_bytes = self._intake.limit_bytes - self._intake.held_bytes
         return len(body) <= min(self._infer.max_body_bytes, spare_bytes)
 

@@ -13,10 +13,14 @@ _MEGABYTE = 1 << 20
 
 
 class Standing(IntEnum):
-    """How dear a version is, in the order in which versions go."""
+    """How dear a version is, in the order in which versions go.
+
+    A champion and who stands in for it are equal, so the longest unused of them goes: else the champions
+    of busy models would take turns for the little room that idle stand-ins leave.
+    """
 
     PLAIN = 0
-    STAND_IN = 1
+    SERVED = 1
     PINNED = 2
 
 

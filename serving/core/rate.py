@@ -26,11 +26,24 @@ def take(bucket: Bucket, per_second: float, now: float) -> tuple[Bucket, float]:
     A refused request costs nothing, so a caller who keeps asking is not shut out for ever.
     Source: token bucket as in RFC 2697 section 3, with one colour.
     """
-    passed = max(0.0, now - bucket.filled_at)
-    tokens = min(_capacity(per_second), bucket.tokens + passed * per_second)
+    tokens = _filled(bucket, per_second, now)
     if tokens >= 1.0:
         return Bucket(tokens - 1.0, now), 0.0
     return Bucket(tokens, now), (1.0 - tokens) / per_second
+
+
+def spend(bucket: Bucket, count: int, per_second: float, now: float) -> Bucket:
+    """The bucket after `count` requests that were let in elsewhere.
+
+    It may owe requests then, at most as many as it holds: nobody waits for longer than about a second.
+    """
+    tokens = _filled(bucket, per_second, now) - count
+    return Bucket(max(tokens, -_capacity(per_second)), now)
+
+
+def _filled(bucket: Bucket, per_second: float, now: float) -> float:
+    passed = max(0.0, now - bucket.filled_at)
+    return min(_capacity(per_second), bucket.tokens + passed * per_second)
 
 
 def _capacity(per_second: float) -> float:

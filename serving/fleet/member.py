@@ -7,6 +7,7 @@ import logging
 
 import psutil
 
+from serving.api.rate import RateLimits
 from serving.api.webhook import Signature
 from serving.fleet.channel import Channel, Told
 from serving.fleet.elsewhere import told_of
@@ -39,6 +40,7 @@ class Member:
         signature: Signature,
         statistics: Statistics,
         metrics: Metrics,
+        rates: RateLimits,
     ) -> None:
         self._library = library
         self._memory = memory
@@ -50,6 +52,7 @@ class Member:
         self._signature = signature
         self._statistics = statistics
         self._metrics = metrics
+        self._rates = rates
         self._process = psutil.Process()
 
     def answer_on(self, channel: Channel) -> None:
@@ -71,6 +74,7 @@ class Member:
             "resident_bytes": self._process.memory_info().rss,
             "held_bytes": self._memory.held_bytes(),
             "health": [report.as_json() for report in self._health.all()[1]],
+            "admitted": self._rates.admitted(),
         }
 
     async def _counts(self, _: Told) -> Told:

@@ -5,7 +5,7 @@ A server of one worker has none, and everything here is then empty at no cost.
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,11 @@ class Siblings:
         self._own = own
         self._expected = expected
         self._reports: dict[str, Told] = {}
+        self._on_admitted: Callable[[dict[str, dict[str, int]]], None] = lambda told: None
+
+    def tell(self, on_admitted: Callable[[dict[str, dict[str, int]]], None]) -> None:
+        """Have `on_admitted` called with the requests that limited callers were let in for, by worker."""
+        self._on_admitted = on_admitted
 
     @property
     def exist(self) -> bool:
@@ -78,6 +83,7 @@ class Siblings:
         while self.exist:
             told = await self._ask_all("report", _LOOK_SECONDS, {})
             self._reports = {name: report for name, report in told.items() if report is not None}
+            self._on_admitted({name: report.get("admitted", {}) for name, report in self._reports.items()})
             await asyncio.sleep(_LOOK_AGAIN_SECONDS if self.waiting_for() else _LOOK_SECONDS)
 
     async def _ask_all(

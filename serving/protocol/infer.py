@@ -16,6 +16,7 @@ from serving.core.health import Status
 from serving.inference import Inference
 from serving.protocol.answer import Body, encode_answer
 from serving.protocol.deadline import timeout_seconds
+from serving.protocol.raw_data import Buffer
 from serving.protocol.request import parse_request
 from serving.protocol.route_key import route_key
 from serving.routes import Route
@@ -76,7 +77,7 @@ class InferEndpoint:
         route = self._inference.route(model, address, route_key(headers, request_id))
         return route if route.version.is_prompt and "content-encoding" not in headers else None
 
-    def at_once(self, route: Route, headers: Mapping[str, str], request_id: str, raw: bytes) -> Reply | None:
+    def at_once(self, route: Route, headers: Mapping[str, str], request_id: str, raw: Buffer) -> Reply | None:
         """The answer to a whole body, where nothing has to be waited for; None where `__call__` sees to it.
 
         Raises what `__call__` raises of a request that is refused.

@@ -91,7 +91,7 @@ def _unnamed(name: str, is_binary: bool) -> Wanted:
     return Wanted(name, is_binary)
 
 
-def parse_request(raw: bytes, json_bytes: str | None) -> InferRequest:
+def parse_request(raw: Buffer, json_bytes: str | None) -> InferRequest:
     """The request in an HTTP body; `json_bytes` is the header that says how much of it is JSON."""
     if json_bytes is None:
         return read_fields(parse_body(raw))

@@ -66,7 +66,10 @@ def row_columns(name: str, rows: Array) -> dict[str, Array]:
     values = matrix.astype(np.float64)
     # Infinite elements make NaN here, which is what should be seen.
     with np.errstate(all="ignore"):
-        figures = (values.mean(1), values.std(1), values.min(1), values.max(1))
+        mean, low, high = values.mean(1), values.min(1), values.max(1)
+        values -= mean[:, None]
+        std = np.sqrt(np.einsum("ij,ij->i", values, values) / matrix.shape[1])
+    figures = (mean, std, low, high)
     return {f"{name}.{figure}": column for figure, column in zip(_FIGURES, figures, strict=True)}
 
 

@@ -1,4 +1,4 @@
-"""Records of answers as one Parquet part; the only module of serving that uses Arrow.
+"""Bundles of answered requests as one Parquet part; the only module of serving that uses Arrow.
 
 Called on the log's own thread. Arrow arrays are made from buffers, because Arrow's conversion of
 Python values imports pandas, which a server must not carry.
@@ -8,40 +8,24 @@ import hashlib
 import io
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from importlib import import_module
+from math import prod
 from random import Random
-from typing import Any, NamedTuple
+from typing import Any, TypeGuard
 
 import numpy as np
 
 from serving.core.datatypes import Array
-from serving.core.model import VersionRef
 from serving.store.inference_log import MAX_ELEMENTS, OUTPUTS_KEY, output_name, row_columns
+from serving.telemetry.sheaf import Bundle, Condensed, Kept
 
 _RAW = ".raw"
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = datetime.resolution
 _REPEATED = ("model", "version", "variant", "status")
 # The columns a reader selects by; they stay whatever the privacy settings say.
 _KEPT = frozenset({"time", "row", "model", "version", "variant", "status", "latency_ms"})
-
-
-class Record(NamedTuple):
-    """One answered request. `rows` is None where the first axis is no batch: then it is one row."""
-
-    at: datetime
-    ref: VersionRef
-    request_id: str
-    variant: str
-    status: str
-    latency_seconds: float
-    inputs: Mapping[str, Array]
-    outputs: Mapping[str, Array]
-    rows: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,21 +52,40 @@ def import_arrow() -> None:
     import_module("pyarrow.parquet")
 
 
-def parquet(records: Sequence[Record], privacy: Privacy, raw_ratio: float, chance: Random) -> bytes:
-    """Records of one version as the content of a Parquet file, one row per batch row."""
+def parquet(bundles: Sequence[Bundle], privacy: Privacy, raw_ratio: float, chance: Random) -> bytes:
+    """Bundles of one version as the content of a Parquet file, one row per batch row."""
     import pyarrow as pa
 
-    groups = list(_alike(records))
+    groups = _alike([condensed(bundle, raw_ratio, chance) for bundle in bundles])
     tables = [
         pa.Table.from_arrays(
             [_arrow(column, is_binary=name.endswith(_RAW)) for name, column in columns.items()],
             names=list(columns),
         )
         for group in groups
-        for columns in [_columns(group, privacy, raw_ratio, chance)]
+        for columns in [_columns(group, privacy)]
     ]
-    whole = pa.concat_tables(tables, promote_options="permissive")
+    whole = pa.concat_tables(tables, promote_options="permissive") if len(tables) > 1 else tables[0]
     return _file(whole, _legible([group[0] for group in groups], privacy))
+
+
+def condensed(bundle: Bundle, raw_ratio: float, chance: Random) -> Bundle:
+    """The bundle with figures in the place of its large tensors, and of their rows those drawn to be kept."""
+
+    def kept(tensors: Mapping[str, Kept]) -> dict[str, Kept]:
+        return {
+            name: _condensed(pieces, raw_ratio, chance) if _is_large(pieces) else pieces
+            for name, pieces in tensors.items()
+        }
+
+    freed_bytes = sum(
+        piece.nbytes
+        for pieces in (*bundle.inputs.values(), *bundle.outputs.values())
+        if _is_large(pieces)
+        for piece in pieces
+    )
+    small = replace(bundle, inputs=kept(bundle.inputs), outputs=kept(bundle.outputs))
+    return replace(small, size_bytes=max(0, bundle.size_bytes - freed_bytes))
 
 
 def table_file(columns: Mapping[str, Array]) -> bytes:
@@ -113,48 +116,45 @@ def _file(table: Any, outputs: Sequence[str]) -> bytes:
     return file.getvalue()
 
 
-def _legible(records: Sequence[Record], privacy: Privacy) -> list[str]:
+def _legible(bundles: Sequence[Bundle], privacy: Privacy) -> list[str]:
     """Names of the outputs whose columns say what the model said; a hash of an answer is no answer."""
     names: dict[str, None] = {}
-    for record in records:
-        names |= dict.fromkeys(output_name(name, record.inputs) for name in record.outputs)
+    for bundle in bundles:
+        names |= dict.fromkeys(output_name(name, bundle.inputs) for name in bundle.outputs)
     return [name for name in names if not privacy.touches(name)]
 
 
-def _alike(records: Sequence[Record]) -> Iterator[list[Record]]:
-    """Records whose tensors stack: equal names, datatypes and row shapes."""
-    groups: dict[object, list[Record]] = defaultdict(list)
-    for record in records:
-        groups[_signature(record)].append(record)
-    yield from groups.values()
+def _alike(bundles: Sequence[Bundle]) -> list[list[Bundle]]:
+    """Bundles whose tensors stack: equal names, datatypes and row shapes."""
+    groups: dict[object, list[Bundle]] = defaultdict(list)
+    for bundle in bundles:
+        groups[_signature(bundle)].append(bundle)
+    return list(groups.values())
 
 
-def _signature(record: Record) -> object:
-    """Equal for records that stack. A tensor without the batch axis is told apart from one that has it."""
-    rows = record.rows
-    marks: list[object] = [rows is None]
-    for tensors in (record.inputs, record.outputs):
-        for name, array in tensors.items():
-            shape = array.shape
-            has_rows = rows is not None and shape and shape[0] == rows
-            marks += (name, array.dtype.num, shape[1:] if has_rows else (None, shape))
+def _signature(bundle: Bundle) -> object:
+    """Equal for bundles that stack."""
+    marks: list[object] = []
+    for tensors in (bundle.inputs, bundle.outputs):
+        marks += [(name, _form(kept)) for name, kept in tensors.items()]
         marks.append(None)
     return tuple(marks)
 
 
-def _has_rows(array: Array, rows: int | None) -> bool:
-    return rows is not None and array.ndim > 0 and array.shape[0] == rows
+def _form(kept: Kept) -> tuple[int, tuple[int, ...]]:
+    """A tensor's datatype, as numpy numbers it, and the shape of one row."""
+    return kept.form if isinstance(kept, Condensed) else (kept[0].dtype.num, kept[0].shape[1:])
 
 
-def _columns(group: Sequence[Record], privacy: Privacy, raw_ratio: float, chance: Random) -> dict[str, Array]:
-    tensors = {name: [record.inputs[name] for record in group] for name in group[0].inputs}
+def _columns(group: Sequence[Bundle], privacy: Privacy) -> dict[str, Array]:
+    first = group[0]
+    tensors = {name: [each.inputs[name] for each in group] for name in first.inputs}
     tensors |= {
-        output_name(name, group[0].inputs): [record.outputs[name] for record in group]
-        for name in group[0].outputs
+        output_name(name, first.inputs): [each.outputs[name] for each in group] for name in first.outputs
     }
     columns = _fixed(group)
-    for name, arrays in tensors.items():
-        columns |= _tensor(name, _stacked(arrays, group), raw_ratio, chance)
+    for name, kept in tensors.items():
+        columns |= _tensor(name, kept)
     return {
         name: _hashed(column) if privacy.hashes(name) else column
         for name, column in columns.items()
@@ -162,44 +162,52 @@ def _columns(group: Sequence[Record], privacy: Privacy, raw_ratio: float, chance
     }
 
 
-def _fixed(group: Sequence[Record]) -> dict[str, Array]:
-    counts = np.array([_row_count(record) for record in group])
-    total, ref = int(counts.sum()), group[0].ref
-    # Microseconds since 1970 fit a float exactly.
-    times = np.rint(np.array([record.at.timestamp() for record in group]) * 1e6).astype(np.int64)
+def _fixed(group: Sequence[Bundle]) -> dict[str, Array]:
+    rows = [len(each) for each in group]
+    total, ref = sum(rows), group[0].ref
+    seconds = np.concatenate([np.repeat(each.times, each.rows_each) for each in group])
+    ids = [np.repeat(_objects(each.ids), each.rows_each) for each in group]
+    latencies = [np.repeat(each.latencies, each.rows_each) for each in group]
     return {
-        "time": np.repeat(times, counts).view("datetime64[us]"),
-        "request_id": np.repeat(_objects([record.request_id for record in group]), counts),
-        "row": (np.arange(total) - np.repeat(counts.cumsum() - counts, counts)).astype(np.int32),
-        "model": _objects([ref.model] * total),
-        "version": _objects([ref.version] * total),
-        "variant": np.repeat(_objects([record.variant for record in group]), counts),
-        "status": np.repeat(_objects([record.status for record in group]), counts),
-        "latency_ms": np.repeat(np.array([record.latency_seconds for record in group]) * 1000, counts),
+        # Microseconds since 1970 fit a float exactly.
+        "time": np.rint(seconds * 1e6).astype(np.int64).view("datetime64[us]"),
+        "request_id": np.concatenate(ids),
+        "row": np.concatenate(
+            [np.tile(np.arange(each.rows_each, dtype=np.int32), len(each.ids)) for each in group]
+        ),
+        "model": np.repeat(_objects([ref.model]), total),
+        "version": np.repeat(_objects([ref.version]), total),
+        "variant": np.repeat(_objects([each.variant for each in group]), rows),
+        "status": np.repeat(_objects([each.status for each in group]), rows),
+        "latency_ms": np.concatenate(latencies) * 1000,
     }
 
 
-def _row_count(record: Record) -> int:
-    return 1 if record.rows is None else record.rows
+def _tensor(name: str, group: Sequence[Kept]) -> dict[str, Array]:
+    """The columns of one tensor of bundles that stack."""
+    large = [kept.columns for kept in group if isinstance(kept, Condensed)]
+    if large:
+        return {name + end: np.concatenate([columns[end] for columns in large]) for end in large[0]}
+    pieces = [piece for kept in group if not isinstance(kept, Condensed) for piece in kept]
+    rows = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+    # Turned over at once: a column taken by itself is read in as many places as it has rows.
+    return row_columns(name, np.asfortranarray(rows.reshape(len(rows), prod(rows.shape[1:]))))
 
 
-def _stacked(arrays: Sequence[Array], group: Sequence[Record]) -> Array:
-    """One tensor of all records, (rows, ...); what has no batch axis stands in each of its rows."""
-    if _has_rows(arrays[0], group[0].rows):
-        return np.concatenate(arrays)
-    counts = [_row_count(record) for record in group]
-    return np.concatenate(
-        [np.broadcast_to(array, (count, *array.shape)) for array, count in zip(arrays, counts, strict=True)]
-    )
+def _is_large(kept: Kept) -> TypeGuard[Sequence[Array]]:
+    if isinstance(kept, Condensed):
+        return False
+    return prod(kept[0].shape[1:]) > MAX_ELEMENTS and kept[0].dtype.kind != "O"
 
 
-def _tensor(name: str, rows: Array, raw_ratio: float, chance: Random) -> dict[str, Array]:
-    columns = row_columns(name, rows)
-    is_large = rows.size > MAX_ELEMENTS * len(rows) and rows.dtype.kind != "O"
-    if is_large and raw_ratio > 0:
-        sampled = [_npy(row) if chance.random() < raw_ratio else None for row in rows]
-        columns[name + _RAW] = _objects(sampled)
-    return columns
+def _condensed(pieces: Sequence[Array], raw_ratio: float, chance: Random) -> Condensed:
+    # Piece by piece: a copy of all of them together would not fit any cache.
+    figures = [row_columns("", piece) for piece in pieces]
+    columns = {end: np.concatenate([each[end] for each in figures]) for end in figures[0]}
+    if raw_ratio > 0:
+        drawn = [_npy(row) if chance.random() < raw_ratio else None for piece in pieces for row in piece]
+        columns[_RAW] = _objects(drawn)
+    return Condensed(_form(pieces), columns)
 
 
 def _npy(row: Array) -> bytes:
@@ -246,12 +254,19 @@ def _arrow_bytes(column: Array, *, is_binary: bool) -> Any:
     content, sizes = _ascii(values) or _encoded(values, is_binary=is_binary)
     offsets = np.zeros(len(values) + 1, dtype=np.int64)
     np.cumsum(sizes, out=offsets[1:])
-    present = np.packbits(
-        np.array([value is not None for value in values], dtype=np.bool_), bitorder="little"
-    )
-    buffers = [pa.py_buffer(present), pa.py_buffer(offsets), pa.py_buffer(content)]
+    buffers = [_present(values), pa.py_buffer(offsets), pa.py_buffer(content)]
     kind = pa.large_binary() if is_binary else pa.large_string()
     return pa.Array.from_buffers(kind, len(values), buffers)
+
+
+def _present(values: Sequence[Any]) -> Any:
+    """Arrow's mark of what is there; None where everything is."""
+    import pyarrow as pa
+
+    if None not in values:
+        return None
+    present = np.array([value is not None for value in values], dtype=np.bool_)
+    return pa.py_buffer(np.packbits(present, bitorder="little"))
 
 
 def _ascii(values: Sequence[Any]) -> tuple[bytes, list[int]] | None:

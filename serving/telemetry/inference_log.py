@@ -1,4 +1,4 @@
-"""What was asked and answered, kept for drift checks: a bounded buffer, emptied by a thread of its own.
+"""What was asked and answered, kept for drift checks: bounded sheaves, emptied by a thread of its own.
 
 Inference calls `record` after each answer. It never blocks, awaits or raises for a full disk: what
 does not fit or cannot be written is dropped and counted, and logging resumes by itself.
@@ -7,7 +7,7 @@ does not fit or cannot be written is dropped and counted, and logging resumes by
 import errno
 import logging
 import threading
-from collections import deque
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,13 +18,18 @@ from typing import Protocol
 from serving.core.clock import Clock
 from serving.core.datatypes import Array
 from serving.core.model import TensorSpec, VersionRef
-from serving.telemetry.columns import Record
 from serving.telemetry.metrics import Metrics
+from serving.telemetry.sheaf import Bundle, Sheaf
 
 log = logging.getLogger(__name__)
 
 _TRIM_SECONDS = 300.0
-_RECORD_BYTES = 600
+_REQUEST_BYTES = 200
+_SHEAF_BYTES = 2000
+# So much of large tensors is not kept for long: it is memory that the next requests would find warm.
+_CONDENSE_BYTES = 4 << 20
+# Callers choose shapes, and each makes a sheaf of its own.
+_MAX_SHEAVES = 64
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -47,9 +52,13 @@ class Bounds:
 
 
 class Parts(Protocol):
-    """Where records go: `serving.telemetry.parts` on disk."""
+    """Where rows go: `serving.telemetry.parts` on disk."""
 
-    def write(self, records: Sequence[Record]) -> None: ...
+    def condensed(self, bundle: Bundle) -> Bundle:
+        """The bundle without its large tensors: their memory is worth more to the next requests."""
+        ...
+
+    def write(self, bundles: Sequence[Bundle]) -> None: ...
 
     def trim(self, now: datetime) -> None: ...
 
@@ -85,11 +94,14 @@ class InferenceLog:
         self._bounds = bounds or Bounds()
         self._written = metrics.log_rows
         self._dropped = {reason: metrics.log_dropped.labels(str(reason)) for reason in Dropped}
-        self._waiting: deque[tuple[Record, int]] = deque()
+        self._sheaves: dict[object, Sheaf] = {}
+        # By the identity of a version's reference, which is quicker to look up than its name.
+        self._latest: dict[int, Sheaf] = {}
         # Each counter has one writing thread, so that neither side ever waits for a lock.
         self._taken_rows = self._taken_bytes = 0
         self._settled_rows = self._settled_bytes = 0
-        self._picked_rows = 0
+        self._picked_rows = self._picked_bytes = 0
+        self._pending: dict[VersionRef, list[Bundle]] = {}
         self._wake = threading.Event()
         self._closing = False
         self._troubles: set[tuple[str, str]] = set()
@@ -108,6 +120,11 @@ class InferenceLog:
         if self._thread.is_alive():
             self._thread.join(timeout_seconds)
 
+    @property
+    def waiting_rows(self) -> int:
+        """Rows that were accepted and are neither written nor lost."""
+        return self._taken_rows - self._settled_rows
+
     def record(
         self,
         ref: VersionRef,
@@ -119,68 +136,110 @@ class InferenceLog:
         outputs: Mapping[str, Array],
         first_axis_is_batch: bool,
     ) -> None:
-        """Note one answered request. The arrays are kept, not copied: nobody may write to them any more."""
+        """Note one answered request. Large arrays are kept, not copied: nobody may write to them any more."""
         if self._sampling_ratio < 1.0 and self._chance.random() >= self._sampling_ratio:
             return
         rows = _batch_rows(inputs) if first_axis_is_batch else None
-        count = 1 if rows is None else rows
-        size_bytes = _RECORD_BYTES
+        if rows == 0:
+            return
+        count, size_bytes = 1 if rows is None else rows, _REQUEST_BYTES
         for arrays in (inputs, outputs):
             for array in arrays.values():
                 size_bytes += array.nbytes if not array.dtype.hasobject else _text_bytes(array)
-        waiting_rows = self._taken_rows - self._settled_rows + count
+        sheaf = self._latest.get(id(ref))
+        if sheaf is None or not sheaf.takes(ref, variant, status, rows, inputs, outputs):
+            sheaf = self._sheaf(ref, variant, status, rows, inputs, outputs)
+            size_bytes += _SHEAF_BYTES if sheaf.is_empty else 0
         waiting_bytes = self._taken_bytes - self._settled_bytes + size_bytes
-        if waiting_rows > self._bounds.rows or waiting_bytes > self._bounds.size_bytes:
+        if self.waiting_rows + count > self._bounds.rows or waiting_bytes > self._bounds.size_bytes:
             self._dropped[Dropped.BUFFER_FULL].inc(count)
             return
         self._taken_rows += count
         self._taken_bytes += size_bytes
-        at = self._clock.now()
-        record = Record(at, ref, request_id, variant, status, latency_seconds, inputs, outputs, rows)
-        self._waiting.append((record, size_bytes))
-        # Rows being written count no more, or each record meanwhile would ask for a part of its own.
+        sheaf.add(self._clock.now().timestamp(), request_id, latency_seconds, inputs, outputs, size_bytes)
+        # Rows being written count no more, or each request meanwhile would ask for a part of its own.
         is_due = self._taken_rows - self._picked_rows >= self._bounds.flush_rows
-        if is_due and not self._wake.is_set():
+        is_heavy = self._taken_bytes - self._picked_bytes >= _CONDENSE_BYTES
+        if (is_due or is_heavy) and not self._wake.is_set():
             self._wake.set()
+
+    def _sheaf(
+        self,
+        ref: VersionRef,
+        variant: str,
+        status: str,
+        rows: int | None,
+        inputs: Mapping[str, Array],
+        outputs: Mapping[str, Array],
+    ) -> Sheaf:
+        """Where such a request goes; the next one most likely is alike."""
+        forms = [(name, each.dtype, each.shape) for name, each in (*inputs.items(), *outputs.items())]
+        key = (ref, variant, status, rows, len(inputs), *forms)
+        sheaf = self._sheaves.get(key)
+        if sheaf is None:
+            if len(self._sheaves) >= _MAX_SHEAVES:
+                # Whoever adds is here, so what is empty stays so; nothing may be added to it afterwards.
+                self._sheaves = {known: each for known, each in self._sheaves.items() if not each.is_empty}
+                self._latest.clear()
+            sheaf = self._sheaves[key] = Sheaf(ref, variant, status, rows, inputs, outputs)
+        if len(self._latest) >= _MAX_SHEAVES:
+            self._latest.clear()
+        self._latest[id(ref)] = sheaf
+        return sheaf
 
     def _run(self) -> None:
         self._parts.prepare()
         while not self._closing:
-            self._wake.wait(self._bounds.flush_seconds)
-            self._wake.clear()
+            write_at = time.monotonic() + self._bounds.flush_seconds
+            while (left_seconds := write_at - time.monotonic()) > 0 and not self._closing:
+                self._wake.wait(left_seconds)
+                self._wake.clear()
+                self._pick()
+                if self._pending_rows >= self._bounds.flush_rows:
+                    break
             self._flush()
             self._trim()
+        self._pick()
         self._flush()
 
-    def _flush(self) -> None:
-        for batch in self._batches():
-            by_ref: dict[VersionRef, list[Record]] = {}
-            for record, _ in batch:
-                by_ref.setdefault(record.ref, []).append(record)
-            for ref, records in by_ref.items():
-                self._write(ref, records)
-            self._settled_rows += sum(_count(record) for record, _ in batch)
-            self._settled_bytes += sum(size_bytes for _, size_bytes in batch)
+    @property
+    def _pending_rows(self) -> int:
+        return self._picked_rows - self._settled_rows
 
-    def _batches(self) -> Iterator[list[tuple[Record, int]]]:
-        """What waits now, in pieces of bounded size."""
-        for _ in range(len(self._waiting) + 1):
-            batch, rows = [], 0
-            while self._waiting and rows < self._bounds.flush_rows:
-                batch.append(self._waiting.popleft())
-                rows += _count(batch[-1][0])
-            if not batch:
-                return
-            self._picked_rows += rows
-            yield batch
-            if self._taken_rows - self._picked_rows < self._bounds.flush_rows and not self._closing:
-                return  # what came while this was written waits for its own turn, to make a part worth it
+    def _pick(self) -> None:
+        """Take what is there now; what comes meanwhile waits for its own turn, to make a part worth it."""
+        for sheaf in list(self._sheaves.values()):
+            while (bundle := sheaf.take(self._bounds.flush_rows)) is not None:
+                self._picked_rows += len(bundle)
+                self._picked_bytes += bundle.size_bytes
+                self._condense(bundle)
 
-    def _write(self, ref: VersionRef, records: Sequence[Record]) -> None:
-        rows = sum(map(_count, records))
+    def _condense(self, bundle: Bundle) -> None:
         try:
-            if rows:
-                self._parts.write(records)
+            small = self._parts.condensed(bundle)
+        except Exception as error:  # one model's odd tensor must not end the log of the others
+            self._lost(bundle.ref, len(bundle), Dropped.FAILED, error)
+            self._settle([bundle])
+            return
+        self._settled_bytes += bundle.size_bytes - small.size_bytes
+        self._pending.setdefault(bundle.ref, []).append(small)
+
+    def _flush(self) -> None:
+        """Write what was picked."""
+        waiting, self._pending = self._pending, {}
+        for ref, bundles in waiting.items():
+            for piece in _pieces(bundles, self._bounds.flush_rows):
+                self._write(ref, piece)
+                self._settle(piece)
+
+    def _settle(self, bundles: Sequence[Bundle]) -> None:
+        self._settled_rows += sum(map(len, bundles))
+        self._settled_bytes += sum(bundle.size_bytes for bundle in bundles)
+
+    def _write(self, ref: VersionRef, bundles: Sequence[Bundle]) -> None:
+        rows = sum(map(len, bundles))
+        try:
+            self._parts.write(bundles)
         except OSError as error:
             full = error.errno in _DISK_FULL
             self._lost(ref, rows, Dropped.DISK_FULL if full else Dropped.FAILED, error)
@@ -217,8 +276,15 @@ class InferenceLog:
             log.warning("log_not_trimmed error=%s", error)
 
 
-def _count(record: Record) -> int:
-    return 1 if record.rows is None else record.rows
+def _pieces(bundles: Sequence[Bundle], rows: int) -> Iterator[list[Bundle]]:
+    """Bundles for one part each, of about so many rows."""
+    piece: list[Bundle] = []
+    for bundle in bundles:
+        if piece and sum(map(len, piece)) + len(bundle) > rows:
+            yield piece
+            piece = []
+        piece.append(bundle)
+    yield piece
 
 
 def _batch_rows(inputs: Mapping[str, Array]) -> int | None:

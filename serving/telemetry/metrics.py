@@ -35,7 +35,8 @@ class Metrics:
     """Counters of one serving process. Thread-safe."""
 
     def __init__(self) -> None:
-        self._tallies: dict[VersionRef, Tally] = {}
+        # Answers and failures; counted in place, because every request comes by.
+        self._tallies: dict[VersionRef, list[int]] = {}
         self._before_scrape: list[Callable[[], None]] = []
         registry = self.registry = CollectorRegistry()
         ProcessCollector(registry=registry)
@@ -184,15 +185,16 @@ class Metrics:
         if tally is None:
             if len(self._tallies) >= _MAX_TALLIES:
                 del self._tallies[next(iter(self._tallies))]
-            tally = Tally()
-        self._tallies[ref] = Tally(tally.answers + 1, tally.failures + failed)
+            tally = self._tallies[ref] = [0, 0]
+        tally[0] += 1
+        tally[1] += failed
 
     def tally(self, ref: VersionRef) -> Tally:
         """What this process has counted since it started."""
-        return self._tallies.get(ref, Tally())
+        return Tally(*self._tallies.get(ref, ()))
 
     def tallies(self) -> dict[VersionRef, Tally]:
-        return dict(self._tallies)
+        return {ref: Tally(*counts) for ref, counts in self._tallies.items()}
 
     def ask_before_scrape(self, look: Callable[[], None]) -> None:
         """Have `look` set gauges just before each scrape, on the event loop's thread."""

@@ -8,12 +8,13 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 
 from serving.store.inference_log import part_path, parts
-from serving.telemetry.columns import Privacy, Record, import_arrow, parquet
+from serving.telemetry.columns import Privacy, condensed, import_arrow, parquet
+from serving.telemetry.sheaf import Bundle
 
 _ABANDONED_SECONDS = 3600.0
 
@@ -50,12 +51,15 @@ class PartFolder:
     def prepare(self) -> None:
         import_arrow()
 
-    def write(self, records: Sequence[Record]) -> None:
-        """One part of records of one version. Raises `OSError` where the disk does not take it."""
-        content = parquet(records, self._privacy, self._raw_ratio, self._chance)
+    def condensed(self, bundle: Bundle) -> Bundle:
+        return condensed(bundle, self._raw_ratio, self._chance)
+
+    def write(self, bundles: Sequence[Bundle]) -> None:
+        """One part of bundles of one version. Raises `OSError` where the disk does not take it."""
+        content = parquet(bundles, self._privacy, self._raw_ratio, self._chance)
         self._number += 1
-        newest_at = max(record.at for record in records)
-        path = part_path(self._folder, records[0].ref.model, newest_at, self._worker, self._number)
+        newest_at = datetime.fromtimestamp(max(float(bundle.times.max()) for bundle in bundles), UTC)
+        path = part_path(self._folder, bundles[0].ref.model, newest_at, self._worker, self._number)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.tmp")
         try:

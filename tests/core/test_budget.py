@@ -60,10 +60,10 @@ A, B = holding("a", 40, used=1.0), holding("b", 40, used=2.0)
         ),
         pytest.param(
             30,
-            [replace(A, standing=Standing.STAND_IN), B],
+            [replace(A, standing=Standing.SERVED), B],
             0,
             Plan(Room.EVICT, ("b",)),
-            id="stand-ins go last",
+            id="served ones go last",
         ),
         pytest.param(
             30,

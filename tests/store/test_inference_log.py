@@ -10,8 +10,7 @@ import pytest
 from serving.core.clock import ManualClock
 from serving.core.model import VersionRef
 from serving.store.inference_log import logged_models, parts, read, row_columns
-from serving.telemetry.columns import Record
-from tests.logged import floats, part_folder
+from tests.logged import Record, bundles, floats, part_folder
 
 
 def _write(folder: Path, clock: ManualClock, *, count: int, version: str = "1", width: int = 1) -> None:
@@ -23,7 +22,7 @@ def _write(folder: Path, clock: ManualClock, *, count: int, version: str = "1", 
             Record(clock.now(), VersionRef("m", version), "r", "champion", "ok", 0.001, {"x": x}, {}, 1)
         )
         clock.advance(1)
-    part_folder(folder).write(records)
+    part_folder(folder).write(bundles(records))
 
 
 def _seconds(folder: Path, **which: object) -> list[float]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from dataclasses import replace
 from datetime import UTC, datetime
 from random import Random
 from typing import Any
@@ -13,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.telemetry.columns import Privacy, Record, parquet
-from tests.logged import DIGITS, Array, floats
+from serving.telemetry.columns import Privacy, condensed, parquet
+from tests.logged import DIGITS, Array, Record, bundles, floats
 
 _AT = datetime(2026, 1, 2, 3, 4, 5, 678_901, tzinfo=UTC)
 
@@ -26,7 +27,7 @@ def _record(
 
 
 def _table(*records: Record, privacy: Privacy | None = None, raw_ratio: float = 0.0) -> dict[str, list[Any]]:
-    content = parquet(records, privacy or Privacy(), raw_ratio, Random(7))
+    content = parquet(bundles(records), privacy or Privacy(), raw_ratio, Random(7))
     columns: dict[str, list[Any]] = pq.read_table(io.BytesIO(content)).to_pydict()
     return columns
 
@@ -122,7 +123,7 @@ def test_raw_tensor_reads_back_when_sampled() -> None:
 
 def test_raw_column_is_binary_when_no_row_was_sampled() -> None:
     """Parts agree on types whatever chance chose."""
-    content = parquet([_record({"x": floats(1, 300)})], Privacy(), 1e-12, Random(7))
+    content = parquet(bundles([_record({"x": floats(1, 300)})]), Privacy(), 1e-12, Random(7))
     assert str(pq.read_table(io.BytesIO(content)).schema.field("x.raw").type) == "binary"
 
 
@@ -135,3 +136,27 @@ def test_columns_are_left_out_or_hashed_when_privacy_says_so() -> None:
     assert table["name.0"] == [hashlib.sha256(b"ann").hexdigest()]
     assert table["request_id"] == [hashlib.sha256(b"r1").hexdigest()]
     assert table["model"] == ["digits"]
+
+
+@given(
+    rows=st.integers(1, 3),
+    scale=st.sampled_from([1e-6, 1.0, 1e6]),
+    shift=st.sampled_from([0.0, -3.0, 1e4]),
+)
+def test_figures_are_numpys_when_tensor_is_large(rows: int, scale: float, shift: float) -> None:
+    """However far the values lie from zero beside their spread."""
+    x = (floats(rows, 300) * scale + shift).astype(np.float32)
+    table, wide = _table(_record({"x": x}, rows=rows)), x.astype(np.float64)
+    for name in ("mean", "std", "min", "max"):
+        expected = getattr(wide, name)(axis=1)
+        assert table[f"x.{name}"] == pytest.approx(expected.tolist(), rel=1e-9, abs=1e-9 * scale)
+
+
+def test_large_tensor_is_let_go_when_condensed() -> None:
+    """What it counted for is free again, and the part is the same."""
+    record = _record({"x": floats(2, 300)}, {"y": floats(2, 3)}, rows=2)
+    [bundle] = bundles([record])
+    small = condensed(replace(bundle, size_bytes=2 * 300 * 4 + 100), 0.0, Random(7))
+    assert small.size_bytes == 100
+    content = parquet([small], Privacy(), 0.0, Random(7))
+    assert pq.read_table(io.BytesIO(content)).to_pydict() == _table(record)

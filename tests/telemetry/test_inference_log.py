@@ -16,9 +16,9 @@ import pytest
 
 from serving.core.model import TensorSpec, VersionRef
 from serving.store.inference_log import parts, read
-from serving.telemetry.columns import Record
 from serving.telemetry.inference_log import Bounds, first_axis_is_batch
 from serving.telemetry.metrics import Metrics
+from serving.telemetry.sheaf import Bundle
 from tests.logged import ask, counted, dropped, floats, inference_log, part_folder
 from tests.waiting import until
 
@@ -34,10 +34,13 @@ class Stuck:
         self.entered = threading.Event()
         self.rows = 0
 
-    def write(self, records: Sequence[Record]) -> None:
+    def write(self, bundles: Sequence[Bundle]) -> None:
         self.entered.set()
         self.is_free.wait(30)
-        self.rows += len(records)
+        self.rows += sum(map(len, bundles))
+
+    def condensed(self, bundle: Bundle) -> Bundle:
+        return bundle
 
     def prepare(self) -> None:
         """Nothing to import."""
@@ -53,10 +56,13 @@ class Failing:
         self._errors = list(errors)
         self.rows = 0
 
-    def write(self, records: Sequence[Record]) -> None:
+    def write(self, bundles: Sequence[Bundle]) -> None:
         if self._errors:
             raise self._errors.pop(0)
-        self.rows += len(records)
+        self.rows += sum(map(len, bundles))
+
+    def condensed(self, bundle: Bundle) -> Bundle:
+        return bundle
 
     def prepare(self) -> None:
         """Nothing to import."""
@@ -156,7 +162,7 @@ def test_trouble_is_told_once_when_writes_keep_failing(caplog: pytest.LogCapture
     assert dropped(metrics) == {"disk_full": 6, "failed": 2}
     assert told == ["disk_full: [Errno 28] No space left on device", "failed: odd"]
     assert [record.message for record in caplog.records].count("log_resumed model=digits") <= 1
-    assert failing.rows == 2
+    assert failing.rows == 4
 
 
 def test_nothing_is_written_when_sampling_is_off(tmp_path: Path) -> None:
@@ -266,6 +272,7 @@ def test_server_stays_light_when_it_writes_the_log(tmp_path: Path) -> None:
 import sys
 from pathlib import Path
 from serving.telemetry.metrics import Metrics
+from serving.telemetry.sheaf import Bundle
 from tests.logged import ask, floats, inference_log, part_folder
 heavy = ("pandas", "duckdb", "pyarrow")
 before = [name for name in heavy if name in sys.modules]
@@ -279,3 +286,15 @@ print(before, [name for name in heavy if name in sys.modules])
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
     )
     assert run.stdout.strip() == "[] ['pyarrow']", run.stderr
+
+
+def test_every_row_is_on_disk_when_callers_send_many_shapes(tmp_path: Path) -> None:
+    """Forms that came once are forgotten, and their rows are not; what comes back is logged again."""
+    log = inference_log(part_folder(tmp_path), Metrics(), bounds=QUICK)
+    log.start()
+    for turn in range(3):
+        for rows in range(1, 100):
+            ask(log, {"x": floats(rows, 2)}, request_id=f"{turn}-{rows}")
+        until(lambda: log.waiting_rows == 0, "everything written")
+    log.close()
+    assert read(tmp_path, "digits").num_rows == 3 * sum(range(1, 100))
