@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
-from flows.rollout import verify
+from flows.rollout import approval, verify
 from flows.rollout.facts import Act, Decision, Facts, Subject
 from flows.rollout.judge import Judgement
 from flows.rollout.measurement import Verdict
@@ -58,7 +58,7 @@ def _overtaken(subject: Subject, status: Status, facts: Facts) -> Decision | Non
         return _end(status, End.SUPERSEDED, "alias champion was moved to it by hand")
     if named.champion != subject.champion:
         return _end(status, End.SUPERSEDED, f"alias champion was moved to {named.champion or 'nothing'}")
-    is_ours = status.entered or status.step is Step.SET
+    is_ours = subject.was_challenger or status.entered or status.step is Step.SET
     if named.challenger == subject.version or not is_ours:
         return None
     if named.challenger is None:
@@ -73,7 +73,7 @@ def _heeded(status: Status, asked: Asked, spec: Spec, now: datetime) -> Decision
         return _end(heeded, End.ROLLED_BACK, f"aborted by {asked.by}")
     if asked.command is Command.PAUSE and status.step is not Step.PAUSED:
         return _rest(heeded, Step.PAUSED, f"paused by {asked.by}", now)
-    if asked.command is Command.APPROVE and status.step is Step.APPROVAL:
+    if asked.command is Command.APPROVE and approval.is_given(spec, status, asked):
         return _enter(replace(heeded, approved_by=asked.by), spec, now)
     if asked.command is Command.RESUME and status.step in (Step.HELD, Step.PAUSED):
         return _resumed(heeded, now)
@@ -89,8 +89,8 @@ def _resumed(status: Status, now: datetime) -> Decision:
 
 
 def _name(spec: Spec, status: Status, facts: Facts, now: datetime) -> Decision:
-    if _must_ask(spec, status, 0):
-        return _rest(status, Step.APPROVAL, f"approval is wanted before {shown(spec.percents[0])}", now)
+    if approval.is_wanted(spec, status, 0):
+        return _rest(status, Step.APPROVAL, approval.wish(spec, 0, now), now)
     return Decision(status, Act.NAME)
 
 
@@ -150,7 +150,7 @@ def _approval(spec: Spec, status: Status, facts: Facts, now: datetime) -> Decisi
     judgement = facts.judgement
     if judgement is not None and judgement.verdict is Verdict.FAIL and status.since is not None:
         return _end(status, End.ROLLED_BACK, _blame(spec, status, judgement))
-    if status.rested_seconds >= spec.deadline_seconds:
+    if approval.is_expired(spec, status, now):
         return _end(status, End.REFUSED, f"nobody approved it within {spec.deadline_seconds:.0f} s")
     return Decision(status, Act.REST)
 
@@ -201,9 +201,8 @@ def _is_long_enough(spec: Spec, status: Status) -> bool:
 def _next(spec: Spec, status: Status, now: datetime) -> Decision:
     if status.stage == spec.last:
         return Decision(replace(status, step=Step.PASSED, reason="every stage passed"), Act.PASS)
-    if _must_ask(spec, status, status.stage + 1):
-        wanted = f"approval is wanted before {shown(spec.percents[status.stage + 1])}"
-        return _rest(status, Step.APPROVAL, wanted, now)
+    if approval.is_wanted(spec, status, status.stage + 1):
+        return _rest(status, Step.APPROVAL, approval.wish(spec, status.stage + 1, now), now)
     return _enter(status, spec, now)
 
 
@@ -227,11 +226,6 @@ def _enter(status: Status, spec: Spec, now: datetime) -> Decision:
         metrics=(),
     )
     return Decision(entered, Act.WAIT)
-
-
-def _must_ask(spec: Spec, status: Status, stage: int) -> bool:
-    is_gate = spec.approve_before is not None and spec.percents[stage] >= spec.approve_before
-    return is_gate and status.approved_by is None
 
 
 def _recorded(spec: Spec, status: Status, judgement: Judgement, now: datetime) -> Status:

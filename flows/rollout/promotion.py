@@ -4,6 +4,7 @@ Creates or joins the model's open rollout, works on it under the model's lease, 
 in the store, the outbox and the registry. Safe to run twice: the second run joins or takes up.
 """
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,8 @@ from serving.store.leases import Held, Lease, Leases
 from serving.store.registry import RegisteredModel, Registry
 from serving.store.rollouts import Entry, Request, Rollout
 from serving.store.text import JsonValue
+
+log = logging.getLogger(__name__)
 
 STRATEGIES = ("staged", "direct")
 _STAGED = "staged"
@@ -77,6 +80,7 @@ def record(engine: Engine, registry: Registry, asked: Asked, clock: Clock) -> En
         requested_by=asked.by,
         policy=dict(asked.policy),
         spec=spec.as_json() if spec is not None else None,
+        is_challenger=registered.aliases.get(Alias.CHALLENGER) == version,
     )
     try:
         entry = rollouts.enter(engine, request, asked.asked_at, clock.now())
@@ -246,11 +250,34 @@ def _explain(registry: Registry, ref: VersionRef, rollout: Rollout) -> None:
         registry.set_version_tag(ref, Tag.VALIDATION, "failed")
     if rollout.state is not rollouts.State.PROMOTED:
         registry.set_version_description(ref, _described(registry.version(ref).description, rollout))
-    if rollout.status is not None:
-        percent = "100" if rollout.state is rollouts.State.PROMOTED else "0"
-        registry.set_version_tag(ref, Tag.TRAFFIC_PERCENT, percent)
+    _explain_stage(registry, ref, rollout)
     registry.set_version_tag(ref, Tag.ROLLOUT, rollout.id)
     registry.set_version_tag(ref, Tag.VERDICT, verdict)
+
+
+def _explain_stage(registry: Registry, ref: VersionRef, rollout: Rollout) -> None:
+    """The stage at which a staged rollout ended, and what share of the traffic is left."""
+    if rollout.status is None or rollout.spec is None:
+        return
+    stage = f"{rollout.status['stage'] + 1} of {len(rollout.spec['stages'])}"
+    registry.set_version_tag(ref, Tag.STAGE, stage)
+    is_champion = registry.alias(rollout.model, Alias.CHAMPION) == rollout.version
+    registry.set_version_tag(ref, Tag.TRAFFIC_PERCENT, "100" if is_champion else "0")
+    if is_champion:
+        _relieve(registry, rollout)
+
+
+def _relieve(registry: Registry, rollout: Rollout) -> None:
+    """No share of the traffic is left to show on the champion before."""
+    before = (rollout.restore_point or {}).get("champion")
+    if before is None:
+        return
+    ref = VersionRef(rollout.model, before)
+    try:
+        if registry.version(ref).tags.get(Tag.TRAFFIC_PERCENT, "0") != "0":
+            registry.set_version_tag(ref, Tag.TRAFFIC_PERCENT, "0")
+    except NotServed as error:
+        log.info("champion_before_is_gone rollout=%s reason=%s", rollout.id, error)
 
 
 def _described(description: str, rollout: Rollout) -> str:

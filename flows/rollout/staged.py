@@ -17,9 +17,10 @@ from flows.rollout.keeper import Keeper
 from flows.rollout.outcome import Outcome, Verdict, notice_of_rest
 from flows.rollout.parts import Parts
 from flows.rollout.policy import Spec
+from flows.rollout.progress import show_stage
 from flows.rollout.status import Status, Step
-from serving.core.errors import NotServed, RegistryUnavailable
-from serving.core.model import Alias, Tag, VersionRef
+from serving.core.errors import RegistryUnavailable
+from serving.core.model import Alias, Tag
 from serving.core.traffic import Split, write_tag
 from serving.store import rollouts, workers
 from serving.store.guard import TrafficWish, Wish
@@ -48,7 +49,7 @@ class StagedPromotion(DirectPromotion):
     def _subject(self) -> Subject:
         rollout = self._rollout
         champion = (rollout.restore_point or {})["champion"]
-        return Subject(rollout.id, rollout.model, rollout.version, champion)
+        return Subject(rollout.id, rollout.model, rollout.version, champion, rollout.was_challenger)
 
     def _try_out(self) -> Outcome | None:
         """Every stage, one step at a time; with no champion to be compared with there are none."""
@@ -197,7 +198,7 @@ class StagedPromotion(DirectPromotion):
         )
         if is_step:
             self._report(f"rollout {self._rollout.id[:8]}: {percent} % {status.step}")
-            self._show(status, percent)
+            show_stage(self._parts.registry, self._rollout, self._spec, status)
 
     def _is_due(self, last: Status, status: Status) -> bool:
         if last.looked_at is None or status.looked_at is None:
@@ -208,23 +209,6 @@ class StagedPromotion(DirectPromotion):
             status.tag,
         )
         return is_changed or (status.looked_at - last.looked_at).total_seconds() >= _NOTE_SECONDS
-
-    def _show(self, status: Status, percent: int) -> None:
-        """Leave in MLflow how far it is. For people only, so a registry that is away is no matter."""
-        if status.step not in (Step.OBSERVE, *(step for step in Step if step.is_resting)):
-            return
-        ref = VersionRef(self._subject.model, self._subject.version)
-        shown = {
-            Tag.ROLLOUT: self._rollout.id,
-            Tag.STAGE: f"{status.stage + 1} of {len(self._spec.percents)}",
-            Tag.TRAFFIC_PERCENT: str(percent if status.entered else 0),
-            Tag.VERDICT: f"open: {status.step} at {percent} % {status.reason}".strip()[:4900],
-        }
-        try:
-            for tag, value in shown.items():
-                self._parts.registry.set_version_tag(ref, tag, value)
-        except (RegistryUnavailable, NotServed) as error:
-            log.warning("stage_not_shown rollout=%s reason=%s", self._rollout.id, error)
 
 
 def _told(status: Status, percent: int) -> dict[str, str | int]:

@@ -11,7 +11,7 @@ from flows.rollout.outcome import Outcome, Verdict
 from flows.rollout.paired import Agreement, Labelled
 from flows.rollout.policy import Usual
 from flows.rollout.promotion import record
-from serving.core.model import Alias, Tag
+from serving.core.model import Alias, Tag, VersionRef
 from serving.core.scored import Scored
 from serving.core.traffic import Split, read_tag, write_tag
 from serving.store import audit, outbox, overrides, rollouts
@@ -61,15 +61,22 @@ def test_good_version_is_promoted_through_every_stage(
     line: Line, registrar: Registrar, witness: Witness
 ) -> None:
     """5, 25, 50 and 100 % are each set, followed and observed before the alias moves."""
+    line.registry.set_version_tag(VersionRef(MODEL, "1"), Tag.TRAFFIC_PERCENT, "100")
     outcome = staged(line)
-    assert (outcome.verdict, outcome.reason, outcome.warnings) == (Verdict.PROMOTED, "version 1 before", ())
+    assert (outcome.verdict, outcome.reason, outcome.warnings) == (
+        Verdict.PROMOTED,
+        "in the place of version 1",
+        (),
+    )
     assert_clean(line, registrar, "2")
     status = (outcome.rollout.status if outcome.rollout else None) or {}
     assert [record["percent"] for record in status["passed"]] == list(STAGES)
     assert all(record["observed_seconds"] >= SECONDS for record in status["passed"])
     assert all(record["verdict"] == "success" for record in status["passed"])
     assert registrar.tags("2")[Tag.TRAFFIC_PERCENT] == "100"
-    assert registrar.tags("2")[Tag.VERDICT] == "promoted: version 1 before"
+    assert registrar.tags("2")[Tag.STAGE] == "4 of 4"
+    assert registrar.tags("1")[Tag.TRAFFIC_PERCENT] == "0"
+    assert registrar.tags("2")[Tag.VERDICT] == "promoted: in the place of version 1"
 
 
 def failing(requests: int, percent: int, at: int) -> Evidence:
@@ -249,8 +256,9 @@ def test_rollout_ends_when_an_alias_is_moved_by_hand(
     assert {name: registrar.named(MODEL, name) for name in left} == left
 
 
+@pytest.mark.parametrize("step", ["verify", "observe"])
 def test_rollout_ends_when_serving_ejects_the_challenger(
-    line: Line, registrar: Registrar, witness: Witness
+    line: Line, registrar: Registrar, witness: Witness, step: str
 ) -> None:
     """Seen in the override, also after serving told the registry."""
 
@@ -260,9 +268,10 @@ def test_rollout_ends_when_serving_ejects_the_challenger(
         registrar.point(MODEL, None, "challenger")
         overrides.end(line.engine, laid, "the registry names nothing", now=line.clock.now())
 
-    line.at["5 % observe"] = eject
+    line.at[f"5 % {step}"] = eject
     outcome = staged(line)
     assert (outcome.verdict, outcome.reason) == (Verdict.ROLLED_BACK, "serving ejected it: 6 of 20 failed")
+    assert registrar.tags("2")[Tag.STAGE] == "1 of 4"
     assert_clean(line, registrar, "1")
 
 
@@ -344,7 +353,10 @@ def test_rollout_waits_for_approval_when_a_gate_is_set(
     line: Line, registrar: Registrar, witness: Witness
 ) -> None:
     outcome = staged(line, approve_before=100)
-    assert (outcome.verdict, outcome.reason) == (Verdict.HELD, "approval is wanted before 100 %")
+    assert (outcome.verdict, outcome.reason) == (
+        Verdict.HELD,
+        "approval is wanted before 100 %, until 2026-01-01T00:15:21+00:00",
+    )
     split = tag_of(registrar)
     assert split is not None
     assert split.percent == 50
