@@ -58,4 +58,5 @@ def _described(description: str, rollout: Rollout) -> str:
     """The description somebody wrote, with our last verdict under it instead of an earlier one."""
     own = description.partition(_MARK)[0].rstrip()
     when = rollout.finished_at.isoformat(timespec="seconds") if rollout.finished_at else ""
-    return f"{own}\n\n{_MARK} {rollout.state} {when}: {rollout.reason}".strip()[:4900]
+    said = rollout.state.replace("_", " ")
+    return f"{own}\n\n{_MARK} {said} {when}: {rollout.reason}".strip()[:4900]
