@@ -174,7 +174,7 @@ def edge(
     return Edge(access, Intake(1 << 30), endpoint, scoring, behind)
 
 
-def client(desk: Desk, **options: Any) -> httpx.AsyncClient:
-    """An HTTP client of `edge` with these options."""
-    transport = httpx.ASGITransport(cast(Any, edge(desk, **options)))
+def client(desk: Desk, **given: Any) -> httpx.AsyncClient:
+    """An HTTP client of `edge`, which is made of what is `given`."""
+    transport = httpx.ASGITransport(cast(Any, edge(desk, **given)))
     return httpx.AsyncClient(transport=transport, base_url="http://localhost:8080")

@@ -23,9 +23,7 @@ from tests.station import ADMIN
 from tests.story import eventually
 
 FILES = frozenset({"overrides.json", "served.json", "rollbacks.json"})
-_WRITES = re.compile(
-    r"\s*(INSERT INTO|UPDATE|DELETE FROM) (overrides|outbox|rollbacks|changes|audit)\b", re.I
-)
+_WRITES = re.compile(r"\s*(INSERT INTO|UPDATE|DELETE FROM) (overrides|outbox|rollbacks|changes)\b", re.I)
 _OURS = "rollback_fuse"
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload([__name__])

@@ -11,7 +11,7 @@ from flows.rollout import rollbacks
 from flows.rollout.keeper import Keeper, is_promotion
 from flows.rollout.outcome import Outcome, Verdict
 from flows.rollout.parts import Evidence, Parts, on_record, save_point
-from flows.rollout.shown import show_step
+from flows.rollout.progress import show_step
 from flows.rollout.verify import Applied, applied
 from flows.rollout.verify import Verdict as Seen
 from flows.rollout.withdrawal import withdrawn

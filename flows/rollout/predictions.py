@@ -5,6 +5,7 @@ is, the model's type says, and without one the answers themselves: several colum
 """
 
 from collections.abc import Iterator
+from math import inf
 
 from flows.rollout.measurement import Measurement, Verdict
 from flows.rollout.policy import JudgePolicy, Kind, MetricName
@@ -16,7 +17,8 @@ from serving.store.text import JsonValue
 _LEAST_MAGNITUDE = 1e-6
 _SEVERITY = (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.SUCCESS)
 
-_Finding = tuple[Verdict, str, dict[str, JsonValue]]
+# The number at the end: how near to its limit, to tell the worst of findings with one verdict.
+_Finding = tuple[Verdict, str, dict[str, JsonValue], float]
 
 
 def measure(pairs: Tally, policy: JudgePolicy, kind: Kind | None) -> Measurement:
@@ -28,7 +30,7 @@ def measure(pairs: Tally, policy: JudgePolicy, kind: Kind | None) -> Measurement
         reason = f"{pairs.pairs} pairs of answers, {policy.min_pairs} are needed"
         return Measurement(MetricName.PREDICTIONS, Verdict.INCONCLUSIVE, reason, counts)
     found = list(_findings(pairs, policy, kind))
-    worst = min(found, key=lambda finding: _SEVERITY.index(finding[0]))
+    worst = min(found, key=lambda finding: (_SEVERITY.index(finding[0]), -finding[3]))
     examples: list[JsonValue] = [f"{each.request_id}: {each.summary}" for each in pairs.examples]
     evidence = {**counts, **worst[2], "examples": examples}
     return Measurement(MetricName.PREDICTIONS, worst[0], worst[1], evidence)
@@ -55,7 +57,13 @@ def _share(name: str, noun: str, hits: int, trials: int, pairs: int, policy: Jud
     limit = policy.max_disagreement_ratio
     said = f"'{name}' {noun}: {ratio:.1%} differ in {pairs} pairs, at most {limit:.0%} may"
     verdict = Verdict.FAIL if low > limit else Verdict.INCONCLUSIVE if ratio > limit else Verdict.SUCCESS
-    return verdict, said, {"output": name, "differing_ratio": ratio, "lower_bound": low, "limit": limit}
+    evidence: dict[str, JsonValue] = {
+        "output": name,
+        "differing_ratio": ratio,
+        "lower_bound": low,
+        "limit": limit,
+    }
+    return verdict, said, evidence, _nearness(ratio, limit)
 
 
 def _numbers(name: str, output: OutputTally, policy: JudgePolicy) -> _Finding:
@@ -69,4 +77,10 @@ def _numbers(name: str, output: OutputTally, policy: JudgePolicy) -> _Finding:
         "median_champion": size,
         "limit": limit,
     }
-    return (Verdict.FAIL if difference > limit else Verdict.SUCCESS), said, evidence
+    verdict = Verdict.FAIL if difference > limit else Verdict.SUCCESS
+    return verdict, said, evidence, _nearness(difference, limit)
+
+
+def _nearness(found: float, limit: float) -> float:
+    """`found` in units of its limit; where nothing is allowed, anything is beyond it."""
+    return found / limit if limit else inf if found else 0.0

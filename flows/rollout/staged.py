@@ -17,7 +17,7 @@ from flows.rollout.keeper import Keeper
 from flows.rollout.outcome import Outcome, Verdict, notice_of_rest
 from flows.rollout.parts import Parts
 from flows.rollout.policy import Spec
-from flows.rollout.shown import show_stage
+from flows.rollout.progress import show_stage
 from flows.rollout.status import Status, Step
 from serving.core.errors import RegistryUnavailable
 from serving.core.model import Alias, Tag

@@ -171,7 +171,8 @@ def test_labels_are_judged_by_the_share_that_differs(
 ) -> None:
     """Without a type, several columns have a largest one."""
     found = pairs(40, differing_ratio=differing_ratio)
-    assert measurement(Evidence(pairs=found), MetricName.PREDICTIONS, kind).verdict is verdict
+    measured = measurement(Evidence(pairs=found), MetricName.PREDICTIONS, kind)
+    assert (measured.verdict, measured.evidence["differing_ratio"]) == (verdict, differing_ratio)
 
 
 def scored(right: int, labels: int = 400) -> Scored:

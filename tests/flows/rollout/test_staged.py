@@ -74,6 +74,7 @@ def test_good_version_is_promoted_through_every_stage(
     assert all(record["observed_seconds"] >= SECONDS for record in status["passed"])
     assert all(record["verdict"] == "success" for record in status["passed"])
     assert registrar.tags("2")[Tag.TRAFFIC_PERCENT] == "100"
+    assert registrar.tags("2")[Tag.STAGE] == "4 of 4"
     assert registrar.tags("1")[Tag.TRAFFIC_PERCENT] == "0"
     assert registrar.tags("2")[Tag.VERDICT] == "promoted: in the place of version 1"
 
@@ -255,8 +256,9 @@ def test_rollout_ends_when_an_alias_is_moved_by_hand(
     assert {name: registrar.named(MODEL, name) for name in left} == left
 
 
+@pytest.mark.parametrize("step", ["verify", "observe"])
 def test_rollout_ends_when_serving_ejects_the_challenger(
-    line: Line, registrar: Registrar, witness: Witness
+    line: Line, registrar: Registrar, witness: Witness, step: str
 ) -> None:
     """Seen in the override, also after serving told the registry."""
 
@@ -266,9 +268,10 @@ def test_rollout_ends_when_serving_ejects_the_challenger(
         registrar.point(MODEL, None, "challenger")
         overrides.end(line.engine, laid, "the registry names nothing", now=line.clock.now())
 
-    line.at["5 % observe"] = eject
+    line.at[f"5 % {step}"] = eject
     outcome = staged(line)
     assert (outcome.verdict, outcome.reason) == (Verdict.ROLLED_BACK, "serving ejected it: 6 of 20 failed")
+    assert registrar.tags("2")[Tag.STAGE] == "1 of 4"
     assert_clean(line, registrar, "1")
 
 
