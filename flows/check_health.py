@@ -1,9 +1,11 @@
 """Flow `check-health`: the functional level of every served model, measured through serving itself.
 
-A model that declares no evaluation set has no functional level; nothing is made up for it.
+A model that declares no evaluation set is judged by the labels of its live answers alone, and while these
+are few it has no functional level; nothing is made up for it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -19,19 +21,24 @@ from flows.catalog.evaluation import EvaluationRefused, EvaluationSet, declared,
 from flows.catalog.facts import Metric
 from flows.catalog.scores import metric_of, right, unscorable
 from flows.health.functional import Measured, graded, unanswered
+from flows.health.labelled import Labelled, worse
+from flows.health.labelled import graded as graded_by_labels
 from flows.health.probe import Answered, Unanswered, ask, client
 from flows.wiring import Wiring, wired
 from serving.core.errors import NotServed, RegistryUnavailable, SignalboxError
 from serving.core.health import Level, LevelReport, Status
 from serving.core.model import Alias, Tag, Variant, VersionRef
+from serving.core.scored import Scored
 from serving.store import levels, outbox, policies, reports
 from serving.store.database import writing
 from serving.store.levels import StoredLevel
+from serving.store.observed import labelled_lately
 from serving.store.outbox import Notice, Severity
 from serving.store.registry import RegisteredModel
 from serving.store.reports import Report
 
 KIND = "functional"
+LABELLED_KIND = "functional-labelled"
 EVENT = "signalbox.health.critical"
 _ROWS = 64
 
@@ -61,31 +68,61 @@ def checked(wiring: Wiring) -> list[str]:
 
 
 def _checked(wiring: Wiring, serving: Any, model: RegisteredModel) -> Iterator[str]:
+    champion = model.aliases[Alias.CHAMPION]
+    labelled = _by_labels(wiring, model, champion)
     try:
         evaluation = _declared(wiring, model)
     except (EvaluationRefused, RegistryUnavailable, NotServed) as error:  # the others have their turn
-        yield f"{model.name}: not measured, {error}"
+        yield from _settled(wiring, model, labelled, champion, f"not measured, {error}")
         return
     if evaluation is None:
-        yield f"{model.name}: no evaluation set is declared"
+        yield from _settled(wiring, model, labelled, champion, "no evaluation set is declared")
         return
     rows = min(_ROWS, evaluation.rows)
     answer = ask(serving, model.name, {name: array[:rows] for name, array in evaluation.inputs.items()})
     if isinstance(answer, Unanswered) and answer.is_down:  # says nothing of the model; serving's own alarm
-        yield f"{model.name}: not measured, {answer.problem}"
+        yield from _settled(wiring, model, labelled, champion, f"not measured, {answer.problem}")
         return
     if isinstance(answer, Answered) and answer.variant == Variant.FALLBACK:
         stand_in = f"version {answer.version} had to answer in place of the champion"
         answer = Unanswered(stand_in, is_down=False)
     if isinstance(answer, Answered) and (problem := _unscorable(model, answer, evaluation.labels[:rows])):
-        yield f"{model.name}: not measured, {problem}"
+        yield from _settled(wiring, model, labelled, champion, f"not measured, {problem}")
         return
     report, version = _report(wiring, model, answer, evaluation.labels[:rows])
+    if labelled is not None and version == champion:
+        report = worse(report, labelled)
+    yield from _settled(wiring, model, report, version, "")
+
+
+def _settled(
+    wiring: Wiring, model: RegisteredModel, report: LevelReport | None, version: str | None, otherwise: str
+) -> Iterator[str]:
+    """Keep the level, and tell people when it turns critical; without one, say why there is none."""
+    if report is None:
+        yield f"{model.name}: {otherwise}"
+        return
     was_critical = _is_critical(wiring, model.name)
     levels.set_level(wiring.engine, StoredLevel(model.name, Level.FUNCTIONAL, version, report))
     if report.status is Status.CRITICAL and not was_critical:
         _alert(wiring, model.name, version, report.message)
     yield f"{model.name}: {report.status}, {report.message}"
+
+
+def _by_labels(wiring: Wiring, model: RegisteredModel, version: str) -> LevelReport | None:
+    """What labels say of the champion's answers; None while there are too few of them."""
+    now, born = wiring.clock.now(), datetime.fromtimestamp(model.created_ms / 1000, UTC)
+    live = labelled_lately(wiring.engine, model.name, version, now, born)
+    if live is None:
+        return None
+    scored = live.stats.scored
+    earlier = reports.latest(wiring.engine, LABELLED_KIND, model.name, version)
+    if earlier is None or earlier.created_at < born:
+        _remember(wiring, LABELLED_KIND, model.name, version, {"scored": scored.as_json()})
+        first = None
+    else:
+        first = Scored.from_json(earlier.body["scored"])  # type: ignore[arg-type]
+    return graded_by_labels(Labelled(scored, live.coverage, first), _floor(wiring, model.name), now)
 
 
 def _unscorable(model: RegisteredModel, answer: Answered, labels: Any) -> str | None:
@@ -112,7 +149,7 @@ def _report(
     accuracy = float(right(answer.output, labels).mean())
     earlier = reports.latest(wiring.engine, KIND, model.name, answer.version)
     if earlier is None:
-        _remember(wiring, model.name, answer.version, accuracy, len(labels))
+        _remember(wiring, KIND, model.name, answer.version, {"accuracy": accuracy, "rows": len(labels)})
     baseline = float(earlier.body["accuracy"]) if earlier is not None else None  # type: ignore[arg-type]
     measured = Measured(accuracy, len(labels), baseline)
     return graded(measured, _floor(wiring, model.name), now), answer.version
@@ -124,16 +161,16 @@ def _floor(wiring: Wiring, model: str) -> float:
     return float(kept.get("min_functional_accuracy", wiring.settings.min_functional_accuracy))
 
 
-def _remember(wiring: Wiring, model: str, version: str, accuracy: float, rows: int) -> None:
+def _remember(wiring: Wiring, kind: str, model: str, version: str, body: Mapping[str, Any]) -> None:
     """The first measurement of a version is what later ones are compared with."""
     report = Report(
         id=uuid4().hex,
-        kind=KIND,
+        kind=kind,
         model=model,
         version=version,
         verdict="baseline",
         created_at=wiring.clock.now(),
-        body={"accuracy": accuracy, "rows": rows},
+        body=body,
     )
     reports.save(wiring.engine, report)
 

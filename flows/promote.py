@@ -9,26 +9,24 @@ from datetime import UTC, datetime
 from typing import Any
 
 from prefect import flow, get_run_logger, runtime
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from flows.benchmark_model import benchmarker
 from flows.catalog import limits as benchmark
 from flows.catalog.policy import limits
-from flows.catalog.run_log import log_file
-from flows.publication import artifact_key
+from flows.promotion_report import mark_run, publish, report_of
 from flows.rollout import policy as rollout
 from flows.rollout.keeper import holder_of
 from flows.rollout.outcome import Outcome, Verdict
 from flows.rollout.parts import Parts
-from flows.rollout.promotion import Asked, joined, record, work
-from flows.rollout.render import checks_of, outcome_markdown, stages_of
+from flows.rollout.promotion import Asked, joined, work
+from flows.rollout.render import outcome_markdown
+from flows.rollout.succession import recorded
 from flows.settings import FlowSettings
 from flows.validate_model import validator
 from flows.wiring import Wiring, wired
-from serving.core.errors import NotServed, RegistryUnavailable, StoreUnavailable
-from serving.core.model import VersionRef
+from serving.core.errors import RegistryUnavailable, StoreUnavailable
 from serving.store.rollouts import Entry
 from serving.store.snapshot import public_settings
 
@@ -91,24 +89,24 @@ def promote_model(
         )
     except ValueError as error:
         outcome = Outcome(Verdict.REFUSED, f"a parameter cannot be used: {error}")
-        publish(outcome, model)
+        publish(outcome, model, outcome_markdown(outcome, model))
         return final_state(outcome)
     with wired(settings) as wiring:
         try:
             outcome = _promote(wiring, asked)
-            _leave_report(wiring, outcome)
         except (RegistryUnavailable, StoreUnavailable) as error:
             # What was begun stays open in the store: the next run takes it up.
             outcome = Outcome(Verdict.UNAVAILABLE, str(error))
-    publish(outcome, model)
+        publish(outcome, model, report_of(wiring, outcome, model))
     return final_state(outcome)
 
 
 def _promote(wiring: Wiring, asked: Asked) -> Outcome:
     log = get_run_logger()
-    entry = record(wiring.engine, wiring.registry, asked, wiring.clock)
+    entry = recorded(wiring.engine, wiring.registry, asked, wiring.clock)
     if not isinstance(entry, Entry):
         return entry
+    mark_run(entry.rollout)
     if entry.rollout.state.is_terminal:
         return joined(entry.rollout)
     log.info("rollout %s %s", entry.rollout.id, "opened" if entry.created else "joined")
@@ -123,30 +121,6 @@ def _promote(wiring: Wiring, asked: Asked) -> Outcome:
     )
     holder = holder_of(runtime.flow_run.id or "local")
     return work(entry.rollout, parts, wiring.leases, holder, log.info)
-
-
-def _leave_report(wiring: Wiring, outcome: Outcome) -> None:
-    """Attach the report of a finished staged rollout to the version's run, if MLflow is there."""
-    ended = outcome.rollout
-    if ended is None or ended.status is None or not ended.state.is_terminal:
-        return
-    try:
-        run_id = wiring.registry.version(VersionRef(ended.model, ended.version)).run_id
-        if run_id:
-            report = outcome_markdown(outcome, ended.model).encode()
-            log_file(wiring.client, run_id, f"signalbox/rollout-{ended.id}.md", report)
-    except (RegistryUnavailable, NotServed) as error:
-        get_run_logger().warning("the report is not in MLflow: %s", error)
-
-
-def publish(outcome: Outcome, model: str) -> None:
-    """Leave the report where Prefect's users look for it."""
-    key = artifact_key("promotion", model)
-    create_markdown_artifact(key=key, markdown=outcome_markdown(outcome, model), description=outcome.reason)
-    if rows := checks_of(outcome):
-        create_table_artifact(key=f"{key}-checks", table=rows, description="validation and benchmark")
-    if outcome.rollout is not None and (stages := stages_of(outcome.rollout)):
-        create_table_artifact(key=f"{key}-stages", table=stages, description="evidence by stage")
 
 
 def final_state(outcome: Outcome) -> State[Any]:

@@ -110,7 +110,10 @@ class FlowSettings(StoreSettings):
     strategy: Literal["staged", "direct"] = Field(
         "staged", description="How a version is promoted where nobody says: `staged` or `direct`."
     )
-    stages: str = Field("5,25,50,100", description="Percents of traffic that a staged rollout goes through.")
+    stages: str = Field(
+        "5,25,50,100",
+        description="Percents of traffic a staged rollout goes through; `shadow` first: copies only.",
+    )
     stage_seconds: float = Field(
         60.0, gt=0, description="Shortest time that each stage of a rollout is observed."
     )

@@ -13,9 +13,9 @@ from serving.batcher import Timing
 from serving.core.clock import Clock
 from serving.core.model import Variant
 from serving.pool import LoadedVersion
-from serving.shadow import Copy
+from serving.shadow import Copied, Copy
 from serving.telemetry.counters import Statistics
-from serving.telemetry.inference_log import InferenceLog
+from serving.telemetry.inference_log import InferenceLog, first_axis_is_batch
 from serving.telemetry.recorder import Recorder
 
 
@@ -76,6 +76,18 @@ class Accounts:
         if answer.variant is not Variant.PROBE:
             variant, outputs = answer.variant, answer.outputs
             self._log.record(ref, request_id, variant, status, seconds, inputs, outputs, is_batched)
+
+    def copied(
+        self, version: LoadedVersion, copied: Copied, inputs: Mapping[str, np.ndarray], timing: Timing
+    ) -> None:
+        """Account a copy to the version that got it: in telemetry, and in the log beside its original."""
+        is_batched = first_axis_is_batch(version.model.inputs)
+        outputs = copied.outputs if copied.outputs is not None else {}
+        status, request_id = "failed" if copied.outputs is None else "ok", copied.given.request_id
+        seconds, variant = max(0.0, copied.seconds), Variant.SHADOW
+        rows = len(next(iter(inputs.values()))) if is_batched else 1
+        self._recorder.answered(version.ref, variant, status, seconds, rows, timing)
+        self._log.record(version.ref, request_id, variant, status, seconds, inputs, outputs, is_batched)
 
     def rendered(self, answer: Answer, began_ns: int) -> None:
         """Account the time since `began_ns`, spent on encoding the answer."""

@@ -19,6 +19,7 @@ import httpx
 from fastapi import APIRouter, FastAPI
 from sqlalchemy import Engine
 
+from serving.accounts import Accounts
 from serving.announce import Announcer
 from serving.api.access import Access
 from serving.api.audit import audit_routes
@@ -369,12 +370,11 @@ def _answering(ground: _Ground, versions: _Versions, changes: _Changes) -> _Answ
     recorder = _recorder(ground, versions, changes.swap_times)
     comparisons = Comparisons(ledger, metrics, clock, ground.holder)
     stack.push_async_callback(comparisons.close)
-    shadow = Shadow(comparisons, metrics, clock, settings.copy_limits, Random())
+    accounts = Accounts(recorder, inference_log, versions.statistics, clock)
+    shadow = Shadow(comparisons, accounts, metrics, clock, settings.copy_limits, Random())
     stack.push_async_callback(shadow.close)
     scores = Scores(versions.models, changes.rollbacks.judge, changes.ejections.judge, recorder, clock)
-    inference = Inference(
-        versions.routes, scores, shadow, recorder, inference_log, versions.statistics, clock
-    )
+    inference = Inference(versions.routes, scores, shadow, recorder, accounts, clock)
     health = Health(versions.models, changes.follower, inference, ledger, clock, settings.probe_seconds)
     readiness = Readiness(versions.models, changes.follower, ground.siblings.waiting_for)
     return _Answering(inference, comparisons, health, readiness)

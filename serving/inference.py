@@ -18,6 +18,7 @@ from serving.batcher import Timing
 from serving.core.clock import Clock
 from serving.core.errors import DeadlineExceeded, InvalidRequest, ModelFailed, Overloaded
 from serving.core.model import Variant
+from serving.core.window import OVERLOADED
 from serving.failures import report_failure
 from serving.formats.loader import LoadedModel
 from serving.formats.selftest import output_problem
@@ -26,8 +27,7 @@ from serving.protocol.json_data import first_non_finite
 from serving.routes import Route, Routes
 from serving.scores import Scores
 from serving.shadow import Given, Shadow
-from serving.telemetry.counters import Statistics
-from serving.telemetry.inference_log import InferenceLog, first_axis_is_batch
+from serving.telemetry.inference_log import first_axis_is_batch
 from serving.telemetry.recorder import Recorder
 
 log = logging.getLogger(__name__)
@@ -50,11 +50,10 @@ class Inference:
         scores: Scores,
         shadow: Shadow,
         recorder: Recorder,
-        inference_log: InferenceLog,
-        statistics: Statistics,
+        accounts: Accounts,
         clock: Clock,
     ) -> None:
-        self._accounts = Accounts(recorder, inference_log, statistics, clock)
+        self._accounts = accounts
         self._routes = routes
         self._scores = scores
         self._shadow = shadow
@@ -102,7 +101,7 @@ class Inference:
             status = "timeout"
             raise
         except Overloaded:  # the server's lack of room, which says nothing of the version
-            status = "overloaded"
+            status = OVERLOADED
             raise
         except asyncio.CancelledError:  # the caller hung up, which is nobody's failure
             status = "cancelled"
@@ -158,7 +157,7 @@ class Inference:
         timing = answer.timing
         if not route.copies or answer.version is not route.version or timing is None:
             return answer
-        seconds = (timing.done_ns - timing.asked_ns) * 1e-9
+        seconds = (timing.done_ns - timing.begun_ns) * 1e-9
         given = Given(answer.version, inputs, answer.outputs, seconds, read, request_id)
         return replace(answer, copies=self._shadow.sample(route.copies, given))
 
@@ -188,7 +187,10 @@ class Inference:
         except Overloaded as busy:
             if not route.is_divided:
                 raise
-            return await self._stand_in(route, busy, read, deadline, request_id, is_fair=False)
+            answer = await self._stand_in(route, busy, read, deadline, request_id, is_fair=False)
+            if route.version.is_awake:  # no reason to eject it, but its rollout must see what it cannot bear
+                self._recorder.judged(route.version.ref, route.variant, failed=True)
+            return answer
         culprit = _culprit(outputs, finite)
         if culprit is not None:
             return await self._second_opinion(route, culprit, read, deadline, request_id, finite)

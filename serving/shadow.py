@@ -52,7 +52,11 @@ class CopyLimits:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """An answer as it was given, to inputs that `read` can make fit another model."""
+    """An answer as it was given, to inputs that `read` can make fit another model.
+
+    `seconds` are of its execution alone: some versions are asked on the event loop, copies always wait for
+    a thread.
+    """
 
     version: LoadedVersion
     inputs: Tensors
@@ -94,13 +98,26 @@ class Comparing(Protocol):
         ...
 
 
+class Noting(Protocol):
+    """Accounts a copy to the version that got it: `serving.accounts`."""
+
+    def copied(self, version: LoadedVersion, copied: Copied, inputs: Tensors, timing: Timing) -> None: ...
+
+
 class Shadow:
     """Confined to the event loop's thread."""
 
     def __init__(
-        self, comparing: Comparing, metrics: Metrics, clock: Clock, limits: CopyLimits, chance: Random
+        self,
+        comparing: Comparing,
+        noting: Noting,
+        metrics: Metrics,
+        clock: Clock,
+        limits: CopyLimits,
+        chance: Random,
     ) -> None:
         self._comparing = comparing
+        self._noting = noting
         self._metrics = metrics
         self._clock = clock
         self._limits = limits
@@ -155,24 +172,26 @@ class Shadow:
 
     async def _copy(self, copy: Copy) -> None:
         timing, outputs, problem = Timing(), None, ""
+        target, inputs = copy.target.version, copy.given.inputs
         try:
-            outputs = await self._answer(copy, timing)
+            with target.held():
+                inputs = await _inputs(copy.given, target.model)
+                outputs = await self._answer(target, inputs, timing)
         except Overloaded:
             self._drop(copy, Dropped.BUSY)
             return
         except (SignalboxError, TimeoutError) as error:
             problem = str(error) or f"no answer within {_COPY_SECONDS:g} s"
-        seconds = (timing.done_ns - timing.asked_ns) * _SECONDS_PER_NS
+        seconds = max(0, timing.done_ns - timing.begun_ns) * _SECONDS_PER_NS
         pair = _pair(copy.target, copy.given.version)
-        await self._comparing.add(Copied(pair, copy.given, outputs, seconds, problem, self._clock.now()))
+        copied = Copied(pair, copy.given, outputs, seconds, problem, self._clock.now())
+        self._noting.copied(target, copied, inputs, timing)
+        await self._comparing.add(copied)
 
-    async def _answer(self, copy: Copy, timing: Timing) -> Outputs:
-        target = copy.target.version
-        with target.held():
-            inputs = await _inputs(copy.given, target.model)
-            timing.asked_ns = time.perf_counter_ns()
-            async with asyncio.timeout(_COPY_SECONDS):
-                outputs = await target.run(inputs, self._clock.monotonic() + _COPY_SECONDS, timing)
+    async def _answer(self, target: LoadedVersion, inputs: Tensors, timing: Timing) -> Outputs:
+        timing.asked_ns = time.perf_counter_ns()
+        async with asyncio.timeout(_COPY_SECONDS):
+            outputs = await target.run(inputs, self._clock.monotonic() + _COPY_SECONDS, timing)
         if (problem := output_problem(target.model.outputs, outputs)) is not None:
             raise ModelFailed(problem, model=target.ref.model, version=target.ref.version)
         return outputs

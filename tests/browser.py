@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Page, Route, sync_playwright
+from playwright.sync_api import Page, Route, expect, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 # Tall, because pages that scroll inside themselves show in a picture only what fits.
@@ -33,6 +33,7 @@ def opened_page(program: str) -> Iterator[Page]:
         try:
             page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
             page.set_default_timeout(_TIMEOUT_MS)
+            expect.set_options(timeout=_TIMEOUT_MS)
             page.route("**/*", _within_this_machine)
             yield page
         finally:

@@ -11,7 +11,7 @@ from typing import Any, cast
 import httpx
 import numpy as np
 
-from serving.accounts import Answer
+from serving.accounts import Accounts, Answer
 from serving.api.access import Access
 from serving.api.edge import App, Edge
 from serving.api.intake import Intake
@@ -120,16 +120,9 @@ def open_desk(tmp_path: Path) -> Desk:
         recorder,
         clock,
     )
-    shadow = Shadow(compared, metrics, clock, CopyLimits(ratio=1.0, in_flight=2), Random(7))
-    inference = Inference(
-        routes,
-        scores,
-        shadow,
-        recorder,
-        inference_log(part_folder(tmp_path), metrics),
-        Statistics(clock),
-        clock,
-    )
+    accounts = Accounts(recorder, inference_log(part_folder(tmp_path), metrics), Statistics(clock), clock)
+    shadow = Shadow(compared, accounts, metrics, clock, CopyLimits(ratio=1.0, in_flight=2), Random(7))
+    inference = Inference(routes, scores, shadow, recorder, accounts, clock)
     return Desk(inference, model, routes, metrics, failing, ejected, compared, shadow)
 
 
@@ -181,7 +174,7 @@ def edge(
     return Edge(access, Intake(1 << 30), endpoint, scoring, behind)
 
 
-def client(desk: Desk, **options: Any) -> httpx.AsyncClient:
-    """An HTTP client of `edge` with these options."""
-    transport = httpx.ASGITransport(cast(Any, edge(desk, **options)))
+def client(desk: Desk, **given: Any) -> httpx.AsyncClient:
+    """An HTTP client of `edge`, which is made of what is `given`."""
+    transport = httpx.ASGITransport(cast(Any, edge(desk, **given)))
     return httpx.AsyncClient(transport=transport, base_url="http://localhost:8080")

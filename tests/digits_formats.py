@@ -34,6 +34,8 @@ def _example() -> Any:
     assert spec.loader is not None
     module = module_from_spec(spec)
     sys.modules[spec.name] = module
+    # What the program imports lies beside it.
+    sys.path.insert(0, str(TRAIN.parent))
     spec.loader.exec_module(module)
     return module
 

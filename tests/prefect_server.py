@@ -7,6 +7,7 @@ Used through the fixture `prefect_server` of conftest.
 import contextlib
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,11 +32,12 @@ _TERMINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
 @dataclass
 class PrefectServer:
-    """Server and worker under `home`. `settings` are what flows run with."""
+    """Server and worker under `home`. `settings` are what flows run with; `plan` lays others over them."""
 
     home: Path
     mlflow_url: str
     port: int = field(default_factory=free_port)
+    plan: dict[str, Any] = field(default_factory=dict)
     _processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -50,8 +52,8 @@ class PrefectServer:
             prefect_api_url=self.url,
             serving_url=f"http://127.0.0.1:{free_port()}",
             models=MODELS,
-            # No caller asks these models anything: by stages they would be held.
-            strategy="direct",
+            # No caller asks most of these models anything: by stages they would be held.
+            **({"strategy": "direct"} | self.plan),
         )
 
     @property
@@ -93,6 +95,20 @@ class PrefectServer:
         process = self._processes.pop(name)
         process.kill()
         process.wait()
+
+    @contextlib.contextmanager
+    def planned(self, **settings: Any) -> Iterator[None]:
+        """Within the block flows run with these settings: the worker, whose they are, is started anew."""
+        self._replan(settings)
+        try:
+            yield
+        finally:
+            self._replan({})
+
+    def _replan(self, settings: dict[str, Any]) -> None:
+        self.plan = settings
+        self.kill_part("worker")
+        self.start_part("worker")
 
     def deploy(self) -> None:
         apply_deployments(Home(self.home), self.settings)

@@ -26,7 +26,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "coremltools": ("serving.formats.core_ml", "serving.formats.outline_core_ml", "flows.translation"),
     "evidently": ("flows",),
     "grpc": ("serving.rpc",),
-    "matplotlib": ("flows.catalog.plot",),
+    "matplotlib": ("flows.catalog.plot", "flows.rollout.plot"),
     "mlflow": ("flows",),
     "onnx": ("serving.formats", "flows.translation"),
     "onnxruntime": ("serving.formats.onnx_runtime",),

@@ -1,5 +1,6 @@
 """A challenger's part of the traffic: whose fault a failure is, who stands in, what counts against it."""
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -8,6 +9,7 @@ from time import monotonic
 import numpy as np
 import pytest
 
+from serving.batcher import BatchLimits
 from serving.core.datatypes import Array
 from serving.core.errors import DeadlineExceeded, InvalidRequest, ModelFailed, Overloaded
 from serving.core.model import TensorSpec, Variant
@@ -15,6 +17,7 @@ from serving.core.traffic import Split
 from serving.pool import LoadedVersion
 from serving.watch import Evidence
 from tests.desk import Desk, Hangs, X, open_desk
+from tests.logged import counted
 from tests.story import story
 from tests.versions import adds, gives, loaded, raises
 
@@ -161,7 +164,35 @@ async def test_champion_answers_when_there_is_no_room_for_the_challenger(desk: D
     divide(desk, asleep, loaded("2"))
     answer = await desk.ask(key="anybody")
     assert (answer.version.ref.version, answer.variant) == ("2", Variant.FALLBACK)
-    assert challenged(desk) == (0, 0)
+    assert (challenged(desk), faults(desk)) == ((0, 0), 0)
+
+
+def faults(desk: Desk) -> float:
+    """What telemetry, and so the judge of a rollout, knows of the challenger's failures."""
+    return counted(
+        desk.metrics, "signalbox_inference_faults_total", model="digits", version="3", variant="challenger"
+    )
+
+
+@story
+async def test_every_failed_attempt_of_the_challenger_is_in_telemetry_under_load(desk: Desk) -> None:
+    """Though each caller was answered by the champion."""
+    divide(desk, loaded("3", raises), loaded("2"))
+    answers = await asyncio.gather(*(desk.ask(key=f"user-{n}") for n in range(40)))
+    assert {answer.variant for answer in answers} == {Variant.FALLBACK}
+    assert faults(desk) == 40
+
+
+@story
+async def test_challenger_that_cannot_bear_its_part_is_seen_by_its_rollout(desk: Desk, hangs: Hangs) -> None:
+    """Two are being computed and one waits; the others, for whom it has no room, are faults too, though
+    nothing that would eject it at once.
+    """
+    divide(desk, loaded("3", hangs, limits=BatchLimits(max_waiting=1)), loaded("2"))
+    answers = await asyncio.gather(*(desk.ask(key=f"user-{n}", seconds=1.1) for n in range(10)))
+    assert {answer.variant for answer in answers} == {Variant.FALLBACK}
+    assert faults(desk) == 10
+    assert challenged(desk) == (3, 3)
 
 
 @story

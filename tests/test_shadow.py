@@ -102,10 +102,28 @@ async def test_tag_says_how_many_answers_are_compared_before_the_setting_does(
     assert len(answer.copies) == copies
 
 
+class Unnoted:
+    """Accounts no copy."""
+
+    def copied(self, *_: object) -> None:
+        return
+
+
+@story
+async def test_copy_is_accounted_to_the_version_that_got_it(desk: Desk) -> None:
+    """As a variant of its own, so that labels of the request say something of it too."""
+    divide(desk, 0)
+    sent(desk, await desk.ask(key="anybody"))
+    await copied(desk)
+    [copy] = desk.compared.copies
+    marks = {"model": "digits", "version": copy.pair.other, "variant": "shadow", "status": "ok"}
+    assert counted(desk.metrics, "signalbox_inference_requests_total", **marks) == 1
+
+
 @pytest.mark.parametrize(("ratio", "expected"), [(0.0, (0, 0)), (0.25, (200, 300)), (1.0, (1000, 1000))])
 def test_share_of_answers_copied_is_as_set(ratio: float, expected: tuple[int, int]) -> None:
     """None at 0, all at 1."""
-    shadow = Shadow(Compared(), Metrics(), SystemClock(), CopyLimits(ratio, 1), Random(7))
+    shadow = Shadow(Compared(), Unnoted(), Metrics(), SystemClock(), CopyLimits(ratio, 1), Random(7))
     targets = (CopyTarget(loaded("5"), Role.SHADOW),)
     given = Given(loaded("2"), {"x": X}, {"y": X}, 0.001, lambda model: {"x": X}, "r-1")
     drawn = sum(len(shadow.sample(targets, given)) for _ in range(1000))

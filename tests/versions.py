@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from serving.batcher import DEFAULT_LIMITS, BatchLimits
 from serving.core.clock import Clock
 from serving.core.datatypes import Array
 from serving.core.model import Format, TensorSpec, VersionRef
@@ -77,6 +78,7 @@ def loaded(
     loading: Loading = NOTHING_KNOWN,
     clock: Clock | None = None,
     watchdog: Watchdog | None = None,
+    limits: BatchLimits = DEFAULT_LIMITS,
 ) -> LoadedVersion:
     """A version that adds its own number, unless `answer` says otherwise.
 
@@ -95,6 +97,7 @@ def loaded(
         loaded_at,
         workers=2,
         loading=loading,
+        batch_limits=limits,
         clock=clock,
         watchdog=watchdog,
     )

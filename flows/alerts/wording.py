@@ -40,6 +40,7 @@ _FORMS: Mapping[str, Form] = {
     "champion_orphaned": Form(":warning:", "Champion alias missing", ("minutes",)),
     "health_critical": Form(":rotating_light:", "Health critical", ("level",)),
     "log_dropping": Form(":warning:", "Inference log incomplete"),
+    "data_shifted": Form(":ocean:", "Data shifted", ("reason", "percent", "next_step")),
     "rollout_held": Form(":double_vertical_bar:", "Rollout held", ("reason", "percent", "next_step")),
     "rollout_paused": Form(":double_vertical_bar:", "Rollout paused", ("reason", "percent", "next_step")),
     "rollout_approval": Form(":raised_hand:", "Approval wanted", ("reason", "percent", "next_step")),

@@ -1,6 +1,6 @@
 """The picture of a benchmark: latency and throughput by batch size, versions side by side, as a PNG.
 
-The only module that imports matplotlib, and only when a picture is drawn.
+Imports matplotlib only when a picture is drawn.
 """
 
 import logging

@@ -30,7 +30,7 @@ predict   asks the champion; input as of MLflow's /invocations
 run-local as create or update, at once, on this machine's server
 
 -C options of create and update:
-  strategy=staged|direct    stages=5,25,50,100    stage_seconds=60    stage_deadline_seconds=900
+  strategy=staged|direct    stages=[shadow,]5,25,50,100    stage_seconds=60    stage_deadline_seconds=900
   min_accuracy=0.9    max_accuracy_drop=0.01    max_p95_ms=50    max_memory_mb=512
   wait=true|false    wait_seconds=900
 """
@@ -59,7 +59,8 @@ def wish_of(name: str, config: Mapping[str, Any], usual_strategy: str) -> tuple[
 
 
 def _percents(value: Any) -> list[int]:
-    return [int(part) for part in (value.split(",") if isinstance(value, str) else value)]
+    parts = value.split(",") if isinstance(value, str) else value
+    return [0 if part == "shadow" else int(part) for part in parts]
 
 
 def payload(inputs: Any) -> dict[str, Any]:

@@ -42,7 +42,10 @@ def promote(
     strategy: Annotated[
         Strategy | None, typer.Option(help="By stages or at once; else as SIGNALBOX_STRATEGY says.")
     ] = None,
-    stages: Annotated[str | None, typer.Option(help="Percents of a staged rollout.")] = None,
+    stages: Annotated[
+        str | None,
+        typer.Option(help="Percents of a staged rollout, like 5,25,50,100; shadow first for copies only."),
+    ] = None,
     stage_seconds: Annotated[float | None, typer.Option(help="Least time of a stage.")] = None,
     stage_deadline_seconds: Annotated[float | None, typer.Option(help="Longest time of a stage.")] = None,
     min_accuracy: Annotated[float | None, typer.Option(help="Refuse a version below this.")] = None,

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from flows.cli.console import print_json, print_table, say
 from flows.cli.errors import CommandFailed
-from flows.rollout.policy import Spec
+from flows.rollout.policy import Spec, shown
 from flows.rollout.promotion import Asked, spec_of
 from serving.core.model import Alias, VersionRef
 from serving.store.registry import Registry
@@ -38,7 +38,7 @@ def _print_stages(spec: Spec) -> None:
     gate = spec.approve_before
     rows = [
         (
-            f"{percent} %",
+            shown(percent),
             f"{spec.stage_seconds:g} s",
             f"{spec.deadline_seconds:g} s",
             "approval first" if gate is not None and percent >= gate else "",

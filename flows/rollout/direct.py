@@ -11,8 +11,10 @@ from flows.rollout import rollbacks
 from flows.rollout.keeper import Keeper, is_promotion
 from flows.rollout.outcome import Outcome, Verdict
 from flows.rollout.parts import Evidence, Parts, on_record, save_point
+from flows.rollout.progress import show_step
 from flows.rollout.verify import Applied, applied
 from flows.rollout.verify import Verdict as Seen
+from flows.rollout.withdrawal import withdrawn
 from serving.core.errors import (
     ChangeRefused,
     NotServed,
@@ -89,10 +91,12 @@ class DirectPromotion:
         champion = self._answering()
         if champion == self._rollout.version:
             return self._ended(Verdict.REFUSED, f"version {champion} is the champion already")
+        show_step(self._parts.registry, self._rollout, "validation and benchmark")
         found = self._asked(self._parts.validate, "validation", champion)
         if isinstance(found, Outcome):
             return found
-        self._advance(Phase.VALIDATED, evidence={**on_record(found), "against": champion})
+        known = self._rollout.evidence or {}
+        self._advance(Phase.VALIDATED, evidence={**known, **on_record(found), "against": champion})
         return None
 
     def _measure(self) -> Outcome | None:
@@ -100,6 +104,8 @@ class DirectPromotion:
         evidence = self._rollout.evidence or {}
         if not evidence["passed"]:
             return self._ended(Verdict.REFUSED, evidence["reason"])
+        if (reason := withdrawn(self._parts.registry, self._rollout)) is not None:
+            return self._ended(Verdict.SUPERSEDED, reason)
         found = self._asked(self._parts.benchmark, "benchmark", evidence["against"])
         if isinstance(found, Outcome):
             return found
@@ -122,6 +128,8 @@ class DirectPromotion:
         evidence = self._rollout.evidence or {}
         if not evidence["benchmark"]["passed"]:
             return self._ended(Verdict.REFUSED, evidence["benchmark"]["reason"])
+        if (reason := withdrawn(self._parts.registry, self._rollout)) is not None:
+            return self._ended(Verdict.SUPERSEDED, reason)
         against, champion = evidence["against"], self._answering()
         if champion not in (against, self._rollout.version):
             return self._ended(
@@ -272,7 +280,7 @@ class DirectPromotion:
 
     def _promoted_from(self) -> str:
         old = (self._rollout.restore_point or {}).get("champion")
-        return f"version {old} before" if old else "the first champion"
+        return f"in the place of version {old}" if old else "the first champion"
 
     def _ended(self, verdict: Verdict, reason: str, warnings: tuple[str, ...] = ()) -> Outcome:
         return Outcome(verdict, reason, self._rollout, warnings)

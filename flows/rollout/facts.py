@@ -22,12 +22,16 @@ class Act(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Whose rollout it is; `champion` is the version it began beside."""
+    """Whose rollout it is; `champion` is the version it began beside.
+
+    `was_challenger` tells whether alias `challenger` named it when it was asked for.
+    """
 
     rollout: str
     model: str
     version: str
     champion: str
+    was_challenger: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,15 @@ is ever a success. Both versions off the champion's own past alike is the world'
 from dataclasses import dataclass
 from enum import StrEnum
 
-from flows.rollout import predictions
+from flows.rollout import labelled, predictions
 from flows.rollout.evidence import Evidence
 from flows.rollout.latency import Times, compare_times
 from flows.rollout.measurement import Measurement, Verdict
 from flows.rollout.policy import JudgePolicy, Kind, MetricName
 from flows.rollout.sequential import Count, compare, faults_of_challenger, is_worse
-from serving.core.scored import Scored
-from serving.core.window import WindowStats
+from flows.rollout.slices import Slices
+from serving.core.comparison import Tally
+from serving.core.window import OVERLOADED, WindowStats
 
 _LARGEST_RATIO = 1e12
 
@@ -24,6 +25,7 @@ class Shift(StrEnum):
 
     ERRORS = "errors"
     LATENCY = "latency"
+    LABELS = "labels"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +38,15 @@ class Judgement:
     shifts: tuple[Shift, ...] = ()
 
 
-def judge(evidence: Evidence, policy: JudgePolicy, kind: Kind | None) -> Judgement:
+def judge(
+    evidence: Evidence, policy: JudgePolicy, kind: Kind | None, slices: Slices | None = None
+) -> Judgement:
     """Judge one stage by what is known now."""
     measurements = (
-        _errors(evidence.champion, evidence.challenger, policy),
+        _copy_errors(evidence.pairs, policy) if evidence.is_shadow else _request_errors(evidence, policy),
         _latency(evidence, policy),
         predictions.measure(evidence.pairs, policy, kind),
-        _labels(evidence.champion_labels, evidence.challenger_labels, policy),
+        labelled.measure(evidence, policy, slices or {}),
     )
     verdict = _worst(measurements, policy)
     shifts = () if verdict is Verdict.FAIL else _shifts(evidence, policy)
@@ -72,8 +76,17 @@ def _reason(verdict: Verdict, measurements: tuple[Measurement, ...], policy: Jud
     return "; ".join(said) or "nothing was measured"
 
 
-def _errors(champion: WindowStats, challenger: WindowStats, policy: JudgePolicy) -> Measurement:
-    one, two = _faults(champion), _faults(challenger)
+def _request_errors(evidence: Evidence, policy: JudgePolicy) -> Measurement:
+    return _errors(_faults(evidence.champion), _faults(evidence.challenger), policy, "requests")
+
+
+def _copy_errors(pairs: Tally, policy: JudgePolicy) -> Measurement:
+    """Of a challenger that answers nobody: only what the champion answered is copied."""
+    copies = pairs.pairs + pairs.failed
+    return _errors(Count(0, copies), Count(pairs.failed, copies), policy, "copies")
+
+
+def _errors(one: Count, two: Count, policy: JudgePolicy, noun: str) -> Measurement:
     seen, whose = compare(one, two, policy.error_tau), faults_of_challenger(one, two)
     ratio = min(max(seen.likelihood_ratio, whose.likelihood_ratio / 10), _LARGEST_RATIO)
     about = f"champion {one}, challenger {two}"
@@ -95,90 +108,50 @@ def _errors(champion: WindowStats, challenger: WindowStats, policy: JudgePolicy)
     if is_worse(one, two, policy.error_tau, policy.error_alpha):
         return measured(Verdict.FAIL, f"{about}; {ratio:.3g} times likelier than by chance")
     if min(one.trials, two.trials) < policy.min_samples:
-        return measured(Verdict.INCONCLUSIVE, f"{about}; {policy.min_samples} requests of each are needed")
+        return measured(Verdict.INCONCLUSIVE, f"{about}; {policy.min_samples} {noun} of each are needed")
     return measured(Verdict.SUCCESS, about)
 
 
 def _faults(stats: WindowStats) -> Count:
-    return Count(stats.faults, stats.answered + stats.faults)
+    """What a version failed to answer of all it was asked. That it had no room counts for either alike: for
+    a challenger, in whose place the champion then answered, it is among the faults.
+    """
+    faults = stats.faults + stats.statuses.get(OVERLOADED, 0)
+    return Count(faults, stats.answered + faults)
 
 
 def _latency(evidence: Evidence, policy: JudgePolicy) -> Measurement:
-    """End to end; at 100 % the champion's copies are the control, or else its earlier stages."""
-    control = evidence.control
+    """End to end; at 100 % the champion's copies are the control, or else its earlier stages.
+
+    Of a challenger that answers nobody yet, copies tell.
+    """
+    control, pairs = evidence.control, evidence.pairs
     if evidence.is_final and control.pairs >= policy.min_samples:
         return compare_times(control.champion_times, control.other_times, policy, "copies")
+    if evidence.is_shadow:
+        return compare_times(pairs.champion_times, pairs.other_times, policy, "copies")
     return compare_times(evidence.champion.latency, evidence.challenger.latency, policy, "requests")
-
-
-def _labels(champion: Scored, challenger: Scored, policy: JudgePolicy) -> Measurement:
-    """How right both are by the labels that came; of classes by their share, of numbers by the mean error."""
-    least = min(champion.labelled, challenger.labelled)
-    evidence = {"champion_labels": champion.labelled, "challenger_labels": challenger.labelled}
-    if least < policy.min_labels:
-        is_wanted = MetricName.LABELS in policy.required and least > 0
-        verdict = Verdict.INCONCLUSIVE if is_wanted else Verdict.NOT_MEASURED
-        reason = f"{least} labels of one side, {policy.min_labels} are needed"
-        return Measurement(MetricName.LABELS, verdict, reason, evidence)
-    if min(champion.classified, challenger.classified) >= policy.min_labels:
-        return _accuracy(champion, challenger, policy)
-    return _mean_error(champion, challenger, policy)
-
-
-def _accuracy(champion: Scored, challenger: Scored, policy: JudgePolicy) -> Measurement:
-    one = Count(champion.classified - champion.right, champion.classified)
-    two = Count(challenger.classified - challenger.right, challenger.classified)
-    tau = max(policy.max_accuracy_drop, policy.error_tau)
-    seen = compare(one, two, tau)
-    is_beyond = seen.difference > policy.max_accuracy_drop and is_worse(one, two, tau, policy.error_alpha)
-    return Measurement(
-        MetricName.LABELS,
-        Verdict.FAIL if is_beyond else Verdict.SUCCESS,
-        f"wrong: champion {one}, challenger {two}",
-        {
-            "champion_accuracy": champion.accuracy,
-            "challenger_accuracy": challenger.accuracy,
-            "likelihood_ratio": min(seen.likelihood_ratio, _LARGEST_RATIO),
-            "limit": policy.max_accuracy_drop,
-        },
-    )
-
-
-def _mean_error(champion: Scored, challenger: Scored, policy: JudgePolicy) -> Measurement:
-    one, two = champion.mae or 0.0, challenger.mae or 0.0
-    spread = sum(_variance_of_mean(side) for side in (champion, challenger)) ** 0.5
-    is_beyond = two > policy.max_error_growth_ratio * one
-    # Three standard errors, because it is looked at again and again.
-    is_proved = is_beyond and two - one > 3 * spread
-    return Measurement(
-        MetricName.LABELS,
-        Verdict.FAIL if is_proved else Verdict.SUCCESS,
-        f"mean error: champion {one:.4g}, challenger {two:.4g}",
-        {
-            "champion_mae": one,
-            "challenger_mae": two,
-            "standard_error": spread,
-            "limit": policy.max_error_growth_ratio,
-        },
-    )
-
-
-def _variance_of_mean(side: Scored) -> float:
-    mean = side.mae or 0.0
-    return max(0.0, side.squared / side.measured - mean**2) / side.measured if side.measured else 0.0
 
 
 def _shifts(evidence: Evidence, policy: JudgePolicy) -> tuple[Shift, ...]:
     """What is worse of both versions than of the champion before. Of one version only it is no shift."""
     both, past = (evidence.champion, evidence.challenger), evidence.baseline
-    if evidence.is_final or min(each.requests for each in (*both, past)) < policy.min_samples:
+    if evidence.is_final:
         return ()
     found = []
-    if all(_errors(past, each, policy).verdict is Verdict.FAIL for each in both):
+    is_enough = min(each.requests for each in (*both, past)) >= policy.min_samples
+    if is_enough and all(_fails_more(past, each, policy) for each in both):
         found.append(Shift.ERRORS)
-    if all(_is_slower(past.latency, each.latency, policy) for each in both):
+    if is_enough and all(_is_slower(past.latency, each.latency, policy) for each in both):
         found.append(Shift.LATENCY)
+    both_labels = (evidence.champion_labels, evidence.challenger_labels)
+    if all(labelled.is_less_right(evidence.past_labels, each, policy) for each in both_labels):
+        found.append(Shift.LABELS)
     return tuple(found)
+
+
+def _fails_more(past: WindowStats, now: WindowStats, policy: JudgePolicy) -> bool:
+    return is_worse(_faults(past), _faults(now), policy.error_tau, policy.error_alpha)
 
 
 def _is_slower(past: Times, now: Times, policy: JudgePolicy) -> bool:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from flows.rollout.policy import shown
+from flows.rollout.status import Hold, Status
 from serving.store.outbox import Notice, Severity
 from serving.store.rollouts import Phase, Rollout, State
 
@@ -45,7 +47,7 @@ def state_of(verdict: Verdict) -> State:
 def notice_of(rollout: Rollout, verdict: Verdict, reason: str) -> Notice:
     """What people are told of a finished rollout."""
     point = rollout.restore_point or {}
-    is_staged = rollout.spec is not None and rollout.phase is Phase.RESTORE_POINT
+    is_staged = rollout.spec is not None and rollout.phase in (Phase.RESTORE_POINT, Phase.STAGES_PASSED)
     is_trial = verdict is Verdict.ROLLED_BACK and is_staged
     return Notice(
         # Serving announces the rollback of a champion itself; this tells what became of the promotion.
@@ -67,12 +69,16 @@ def notice_of(rollout: Rollout, verdict: Verdict, reason: str) -> Notice:
     )
 
 
-def notice_of_rest(rollout: Rollout, step: str, percent: int, reason: str) -> Notice:
-    """What people are told of a rollout that waits for one of them."""
+def notice_of_rest(rollout: Rollout, status: Status, percent: int) -> Notice:
+    """What people are told of a rollout that waits for one of them; of a shift, that it is the data's."""
+    step, reason = str(status.step), status.reason
+    is_shift = status.hold is Hold.SHIFT
     return Notice(
-        kind=f"rollout_{step}",
+        kind="data_shifted" if is_shift else f"rollout_{step}",
         severity=Severity.INFO if step == "paused" else Severity.WARNING,
-        title=f"The rollout of version {rollout.version} of {rollout.model} is {_RESTS[step]} at {percent} %",
+        title=(_OF_SHIFT if is_shift else _OF_REST).format(
+            version=rollout.version, model=rollout.model, rests=_RESTS[step], at=shown(percent)
+        ),
         model=rollout.model,
         version=rollout.version,
         facts={
@@ -85,6 +91,8 @@ def notice_of_rest(rollout: Rollout, step: str, percent: int, reason: str) -> No
     )
 
 
+_OF_REST = "The rollout of version {version} of {model} is {rests} at {at}"
+_OF_SHIFT = "The data of {model} has shifted: the rollout of version {version} is {rests} at {at}"
 _RESTS = {"held": "held", "paused": "paused", "approval": "waiting for approval"}
 _NEXT = {"held": "resume|abort", "paused": "resume|abort", "approval": "approve|abort"}
 _TITLES = {

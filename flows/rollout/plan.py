@@ -8,17 +8,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
-from flows.rollout import verify
+from flows.rollout import approval, verify
 from flows.rollout.facts import Act, Decision, Facts, Subject
 from flows.rollout.judge import Judgement
 from flows.rollout.measurement import Verdict
+from flows.rollout.observation import counted
 from flows.rollout.outcome import Verdict as End
-from flows.rollout.policy import Spec
+from flows.rollout.policy import Spec, shown
 from flows.rollout.status import Hold, Status, Step
+from serving.core.traffic import Split, read_tag
 from serving.store.rollouts import Asked, Command
 
-# A longer pause between two looks is an outage of the watcher.
-LONGEST_LOOK_SECONDS = 10.0
 FOLLOW_SECONDS = 60.0
 
 
@@ -26,7 +26,7 @@ def advance(subject: Subject, spec: Spec, status: Status, facts: Facts, now: dat
     """The next step."""
     if status.step in (Step.ENDING, Step.PASSED):
         return Decision(status, Act.END if status.step is Step.ENDING else Act.PASS)
-    status = _counted(status, facts, now)
+    status = counted(status, facts, now)
     if (ended := _overtaken(subject, status, facts)) is not None:
         return ended
     if facts.asked is not None and facts.asked.id != status.heeded:
@@ -39,48 +39,12 @@ def advance(subject: Subject, spec: Spec, status: Status, facts: Facts, now: dat
 
 def was_named(status: Status) -> Status:
     """After alias challenger names the version."""
-    return replace(status, step=Step.SET)
+    return replace(status, step=Step.SET, named=True)
 
 
 def was_set(status: Status, tag: str, now: datetime) -> Status:
     """After the traffic tag was written."""
     return replace(status, step=Step.VERIFY, tag=tag, set_at=now, unobserved_seconds=0.0)
-
-
-def _counted(status: Status, facts: Facts, now: datetime) -> Status:
-    """The status with the time since the last look, as observation or not."""
-    passed = (now - status.looked_at).total_seconds() if status.looked_at is not None else 0.0
-    if passed < 0:
-        status = _begun_anew(status, now)
-    status = replace(status, looked_at=now)
-    if facts.judgement is not None:
-        status = replace(status, metrics=tuple(each.as_json() for each in facts.judgement.measurements))
-    is_watched = (
-        status.step is Step.OBSERVE
-        and 0 <= passed <= LONGEST_LOOK_SECONDS
-        and facts.named is not None
-        and facts.judgement is not None
-        and facts.follows.verdict is verify.Verdict.APPLIED
-    )
-    if is_watched:
-        observed, window = status.observed_seconds + passed, status.window_seconds + passed
-        return replace(status, observed_seconds=observed, window_seconds=window, unobserved_seconds=0.0)
-    lost = min(max(passed, 0.0), LONGEST_LOOK_SECONDS)
-    return replace(status, unobserved_seconds=status.unobserved_seconds + lost)
-
-
-def _begun_anew(status: Status, now: datetime) -> Status:
-    """The stage from its beginning, after the clock was stepped back: what was counted lies in its future."""
-    return replace(
-        status,
-        set_at=min(status.set_at, now) if status.set_at is not None else None,
-        began=min(status.began, now) if status.began is not None else None,
-        since=now if status.since is not None else None,
-        window_since=now if status.window_since is not None else None,
-        observed_seconds=0.0,
-        window_seconds=0.0,
-        patience_seconds=0.0,
-    )
 
 
 def _overtaken(subject: Subject, status: Status, facts: Facts) -> Decision | None:
@@ -94,7 +58,7 @@ def _overtaken(subject: Subject, status: Status, facts: Facts) -> Decision | Non
         return _end(status, End.SUPERSEDED, "alias champion was moved to it by hand")
     if named.champion != subject.champion:
         return _end(status, End.SUPERSEDED, f"alias champion was moved to {named.champion or 'nothing'}")
-    is_ours = status.entered or status.step is Step.SET
+    is_ours = subject.was_challenger or status.entered or status.step is Step.SET
     if named.challenger == subject.version or not is_ours:
         return None
     if named.challenger is None:
@@ -109,7 +73,7 @@ def _heeded(status: Status, asked: Asked, spec: Spec, now: datetime) -> Decision
         return _end(heeded, End.ROLLED_BACK, f"aborted by {asked.by}")
     if asked.command is Command.PAUSE and status.step is not Step.PAUSED:
         return _rest(heeded, Step.PAUSED, f"paused by {asked.by}", now)
-    if asked.command is Command.APPROVE and status.step is Step.APPROVAL:
+    if asked.command is Command.APPROVE and approval.is_given(spec, status, asked):
         return _enter(replace(heeded, approved_by=asked.by), spec, now)
     if asked.command is Command.RESUME and status.step in (Step.HELD, Step.PAUSED):
         return _resumed(heeded, now)
@@ -118,15 +82,15 @@ def _heeded(status: Status, asked: Asked, spec: Spec, now: datetime) -> Decision
 
 def _resumed(status: Status, now: datetime) -> Decision:
     """Set the split again, which finds out what became of it, and have a whole deadline's patience more."""
-    step = Step.SET if status.entered else Step.NAME
+    step = Step.SET if status.is_known else Step.NAME
     patience = status.observed_seconds
     status = replace(status, step=step, hold=None, reason="", patience_seconds=patience, rested_at=None)
     return Decision(replace(status, unobserved_seconds=0.0), Act.WAIT)
 
 
 def _name(spec: Spec, status: Status, facts: Facts, now: datetime) -> Decision:
-    if _must_ask(spec, status, 0):
-        return _rest(status, Step.APPROVAL, f"approval is wanted before {spec.percents[0]} %", now)
+    if approval.is_wanted(spec, status, 0):
+        return _rest(status, Step.APPROVAL, approval.wish(spec, 0, now), now)
     return Decision(status, Act.NAME)
 
 
@@ -186,20 +150,29 @@ def _approval(spec: Spec, status: Status, facts: Facts, now: datetime) -> Decisi
     judgement = facts.judgement
     if judgement is not None and judgement.verdict is Verdict.FAIL and status.since is not None:
         return _end(status, End.ROLLED_BACK, _blame(spec, status, judgement))
-    waited = (now - status.rested_at).total_seconds() if status.rested_at is not None else 0.0
-    if waited >= spec.deadline_seconds:
+    if approval.is_expired(spec, status, now):
         return _end(status, End.REFUSED, f"nobody approved it within {spec.deadline_seconds:.0f} s")
     return Decision(status, Act.REST)
 
 
 def _untrue(status: Status, facts: Facts, now: datetime) -> Decision | None:
-    """Whether the split is refused, or no longer the one that was written."""
+    """Whether the split is refused, or no longer the one that was written. A dead rollout's is set anew."""
     if facts.follows.verdict is verify.Verdict.REFUSED:
         return _end(status, End.ROLLED_BACK, str(facts.follows))
     if facts.named is not None and facts.named.tag != status.tag:
+        if _is_of_another(facts.named.tag, status.tag):
+            return Decision(replace(status, step=Step.SET, reason="", hold=None, rested_at=None), Act.WAIT)
         reason = f"the traffic tag was changed by hand to {facts.named.tag or 'nothing'}"
         return _rest(status, Step.HELD, reason, now, Hold.TRAFFIC)
     return None
+
+
+def _is_of_another(found: str | None, ours: str | None) -> bool:
+    """Whether the tag was written for another rollout: that one is over, so its write was late."""
+    late, own = read_tag(found), read_tag(ours)
+    if not isinstance(late, Split) or not isinstance(own, Split):
+        return False
+    return late.rollout not in (None, own.rollout)
 
 
 def _failed(spec: Spec, status: Status, judgement: Judgement, now: datetime) -> Decision:
@@ -228,15 +201,14 @@ def _is_long_enough(spec: Spec, status: Status) -> bool:
 def _next(spec: Spec, status: Status, now: datetime) -> Decision:
     if status.stage == spec.last:
         return Decision(replace(status, step=Step.PASSED, reason="every stage passed"), Act.PASS)
-    if _must_ask(spec, status, status.stage + 1):
-        wanted = f"approval is wanted before {spec.percents[status.stage + 1]} %"
-        return _rest(status, Step.APPROVAL, wanted, now)
+    if approval.is_wanted(spec, status, status.stage + 1):
+        return _rest(status, Step.APPROVAL, approval.wish(spec, status.stage + 1, now), now)
     return _enter(status, spec, now)
 
 
 def _enter(status: Status, spec: Spec, now: datetime) -> Decision:
     """The next stage, with nothing counted yet; the first one where none was entered."""
-    if not status.entered:
+    if not status.is_known:
         return Decision(replace(status, step=Step.NAME, reason="", rested_at=None), Act.WAIT)
     entered = replace(
         status,
@@ -256,11 +228,6 @@ def _enter(status: Status, spec: Spec, now: datetime) -> Decision:
     return Decision(entered, Act.WAIT)
 
 
-def _must_ask(spec: Spec, status: Status, stage: int) -> bool:
-    is_gate = spec.approve_before is not None and spec.percents[stage] >= spec.approve_before
-    return is_gate and status.approved_by is None
-
-
 def _recorded(spec: Spec, status: Status, judgement: Judgement, now: datetime) -> Status:
     record = {
         "percent": spec.percents[status.stage],
@@ -275,7 +242,7 @@ def _recorded(spec: Spec, status: Status, judgement: Judgement, now: datetime) -
 
 
 def _blame(spec: Spec, status: Status, judgement: Judgement) -> str:
-    return f"at {spec.percents[status.stage]} %: {judgement.reason}"
+    return f"at {shown(spec.percents[status.stage])}: {judgement.reason}"
 
 
 def _rest(status: Status, step: Step, reason: str, now: datetime, hold: Hold | None = None) -> Decision:

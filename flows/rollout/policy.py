@@ -6,7 +6,7 @@
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
@@ -14,11 +14,14 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from flows.rollout.slices import Slices, slices_of
 from serving.store.text import JsonValue
 
 DEFAULTS = Path(__file__).with_name("policies.toml")
 LEAST_DEADLINE_SECONDS = 900.0
 
+
+_SHADOW = "shadow"
 
 MetricText = Literal["error_rate", "latency", "predictions", "labels"]
 
@@ -53,6 +56,7 @@ class JudgePolicy(BaseModel):
     min_samples: int = Field(ge=1)
     min_pairs: int = Field(ge=1)
     compare_percent: int = Field(ge=0, le=100)
+    shadow_percent: int = Field(ge=1, le=100)
     error_alpha: float = Field(gt=0, lt=1)
     error_tau: float = Field(gt=0, lt=1)
     latency_quantile: float = Field(gt=0, lt=1)
@@ -64,6 +68,7 @@ class JudgePolicy(BaseModel):
     predictions_alpha: float = Field(gt=0, lt=1)
     min_labels: int = Field(ge=1)
     max_accuracy_drop: float = Field(ge=0, le=1)
+    max_slice_drop: float = Field(ge=0, le=1)
     max_error_growth_ratio: float = Field(ge=1, allow_inf_nan=False)
     final_windows: int = Field(ge=1)
 
@@ -81,7 +86,9 @@ class Usual:
 class Spec:
     """What a staged rollout wants, fixed when it was asked for.
 
-    `approve_before` is the percent that a person must allow, None where nobody is asked.
+    A first stage of 0 percent is the shadow stage: the challenger gets copies, and answers nobody.
+    `approve_before` is the percent that a person must allow, None where nobody is asked. `slices` names
+    groups of true classes.
     """
 
     percents: tuple[int, ...]
@@ -90,10 +97,15 @@ class Spec:
     kind: Kind | None
     policy: JudgePolicy
     approve_before: int | None = None
+    slices: Slices = field(default_factory=dict)
 
     @property
     def last(self) -> int:
         return len(self.percents) - 1
+
+    def compare_percent(self, stage: int) -> int:
+        """The share of answers that are compared in a stage."""
+        return self.policy.compare_percent if self.percents[stage] else self.policy.shadow_percent
 
     def as_json(self) -> dict[str, JsonValue]:
         return {
@@ -102,6 +114,7 @@ class Spec:
             "stage_deadline_seconds": self.deadline_seconds,
             "model_type": str(self.kind) if self.kind else None,
             "approve_before": self.approve_before,
+            "slices": {name: list(classes) for name, classes in self.slices.items()},
             "policy": self.policy.model_dump(),
         }
 
@@ -114,6 +127,7 @@ class Spec:
             kind=Kind(told["model_type"]) if told["model_type"] else None,
             policy=JudgePolicy.model_validate(told["policy"]),
             approve_before=told["approve_before"],
+            slices={name: tuple(classes) for name, classes in told.get("slices", {}).items()},
         )
 
 
@@ -142,10 +156,11 @@ def plan_of(
     usual: Usual,
     kind: Kind | None,
     kept: Mapping[str, object] = MappingProxyType({}),
+    slices: str | None = None,
 ) -> Spec:
     """The plan of a rollout: what was given, else the usual; `kept` is as of `read_policy`.
 
-    Raises `ValueError` in one sentence.
+    `slices` is the model's tag. Raises `ValueError` in one sentence.
     """
     wanted = limits({name: given.get(name) for name in PLAN})
     seconds = float(str(wanted.get("stage_seconds", usual.stage_seconds)))
@@ -161,6 +176,7 @@ def plan_of(
         kind=kind,
         policy=read_policy(kind, usual.policy_file, kept),
         approve_before=int(str(gate)) if gate is not None else None,
+        slices=slices_of(slices),
     )
 
 
@@ -169,16 +185,23 @@ PLAN = ("stages", "stage_seconds", "stage_deadline_seconds", "approve_before")
 
 
 def percents_of(stages: object) -> tuple[int, ...]:
-    """`5,25,50,100` as whole numbers. Raises `ValueError` unless they rise to 100."""
+    """`5,25,50,100` as whole numbers; the first may be `shadow`, which is 0. Raises `ValueError`."""
     if isinstance(stages, str):
         stages = stages.split(",")
     try:
-        percents = tuple(int(str(each).strip().removesuffix("%")) for each in _listed(stages))
+        percents = tuple(map(_stage, _listed(stages)))
     except ValueError:
-        raise ValueError(f"stages must be whole percents like 5,25,50,100, not {stages}") from None
-    if not percents or percents[0] < 1 or percents[-1] != 100 or list(percents) != sorted(set(percents)):
-        raise ValueError(f"stages must rise from at least 1 to 100, not {','.join(map(str, percents))}")
+        raise ValueError(
+            f"stages must be whole percents like 5,25,50,100, the first maybe shadow, not {stages}"
+        ) from None
+    if not percents or percents[0] < 0 or percents[-1] != 100 or list(percents) != sorted(set(percents)):
+        raise ValueError(f"stages must rise to 100, from shadow (0) or more, not {_joined(percents)}")
     return percents
+
+
+def shown(percent: int) -> str:
+    """A stage as people read it."""
+    return f"{percent} %" if percent else "0 % (copies only)"
 
 
 def limits(given: Mapping[str, object]) -> dict[str, JsonValue]:
@@ -229,6 +252,15 @@ def _check(limits: Mapping[str, Any], where: str) -> None:
         said = first["msg"].removeprefix("Value error, ")
         about = f"{name}: {said}" if name else said
         raise ValueError(f"{where}: {about}") from None
+
+
+def _stage(value: object) -> int:
+    text = str(value).strip().lower()
+    return 0 if text == _SHADOW else int(text.removesuffix("%"))
+
+
+def _joined(percents: Sequence[int]) -> str:
+    return ",".join(map(str, percents))
 
 
 def _listed(stages: object) -> Sequence[object]:

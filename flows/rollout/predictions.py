@@ -5,6 +5,7 @@ is, the model's type says, and without one the answers themselves: several colum
 """
 
 from collections.abc import Iterator
+from math import inf
 
 from flows.rollout.measurement import Measurement, Verdict
 from flows.rollout.policy import JudgePolicy, Kind, MetricName
@@ -16,11 +17,12 @@ from serving.store.text import JsonValue
 _LEAST_MAGNITUDE = 1e-6
 _SEVERITY = (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.SUCCESS)
 
-_Finding = tuple[Verdict, str, dict[str, JsonValue]]
+# The number at the end: how near to its limit, to tell the worst of findings with one verdict.
+_Finding = tuple[Verdict, str, dict[str, JsonValue], float]
 
 
 def measure(pairs: Tally, policy: JudgePolicy, kind: Kind | None) -> Measurement:
-    """The worst of all outputs."""
+    """The worst of all outputs; of several alike the one that tells most comes first."""
     counts: dict[str, JsonValue] = {"pairs": pairs.pairs, "failed_copies": pairs.failed}
     if not pairs.pairs:
         return Measurement(MetricName.PREDICTIONS, Verdict.NOT_MEASURED, "no answers were compared", counts)
@@ -28,7 +30,7 @@ def measure(pairs: Tally, policy: JudgePolicy, kind: Kind | None) -> Measurement
         reason = f"{pairs.pairs} pairs of answers, {policy.min_pairs} are needed"
         return Measurement(MetricName.PREDICTIONS, Verdict.INCONCLUSIVE, reason, counts)
     found = list(_findings(pairs, policy, kind))
-    worst = min(found, key=lambda finding: _SEVERITY.index(finding[0]))
+    worst = min(found, key=lambda finding: (_SEVERITY.index(finding[0]), -finding[3]))
     examples: list[JsonValue] = [f"{each.request_id}: {each.summary}" for each in pairs.examples]
     evidence = {**counts, **worst[2], "examples": examples}
     return Measurement(MetricName.PREDICTIONS, worst[0], worst[1], evidence)
@@ -38,14 +40,14 @@ def _findings(pairs: Tally, policy: JudgePolicy, kind: Kind | None) -> Iterator[
     has_labels = any(output.labels for output in pairs.outputs.values())
     by_labels = has_labels if kind is None else kind.has_labels and has_labels
     for name, output in pairs.outputs.items():
-        yield _share(name, "incomparable", output.incomparable, pairs.pairs, pairs.pairs, policy)
-        if output.elements or output.non_finite:
-            whole = output.elements + output.non_finite
-            yield _share(name, "not finite", output.non_finite, whole, pairs.pairs, policy)
         if by_labels and output.labels:
             yield _share(name, "labels", output.labels_differing, output.labels, pairs.pairs, policy)
         elif not by_labels and output.elements:
             yield _numbers(name, output, policy)
+        if output.elements or output.non_finite:
+            whole = output.elements + output.non_finite
+            yield _share(name, "not finite", output.non_finite, whole, pairs.pairs, policy)
+        yield _share(name, "incomparable", output.incomparable, pairs.pairs, pairs.pairs, policy)
 
 
 def _share(name: str, noun: str, hits: int, trials: int, pairs: int, policy: JudgePolicy) -> _Finding:
@@ -55,7 +57,13 @@ def _share(name: str, noun: str, hits: int, trials: int, pairs: int, policy: Jud
     limit = policy.max_disagreement_ratio
     said = f"'{name}' {noun}: {ratio:.1%} differ in {pairs} pairs, at most {limit:.0%} may"
     verdict = Verdict.FAIL if low > limit else Verdict.INCONCLUSIVE if ratio > limit else Verdict.SUCCESS
-    return verdict, said, {"output": name, "differing_ratio": ratio, "lower_bound": low, "limit": limit}
+    evidence: dict[str, JsonValue] = {
+        "output": name,
+        "differing_ratio": ratio,
+        "lower_bound": low,
+        "limit": limit,
+    }
+    return verdict, said, evidence, _nearness(ratio, limit)
 
 
 def _numbers(name: str, output: OutputTally, policy: JudgePolicy) -> _Finding:
@@ -69,4 +77,10 @@ def _numbers(name: str, output: OutputTally, policy: JudgePolicy) -> _Finding:
         "median_champion": size,
         "limit": limit,
     }
-    return (Verdict.FAIL if difference > limit else Verdict.SUCCESS), said, evidence
+    verdict = Verdict.FAIL if difference > limit else Verdict.SUCCESS
+    return verdict, said, evidence, _nearness(difference, limit)
+
+
+def _nearness(found: float, limit: float) -> float:
+    """`found` in units of its limit; where nothing is allowed, anything is beyond it."""
+    return found / limit if limit else inf if found else 0.0

@@ -4,6 +4,7 @@ Creates or joins the model's open rollout, works on it under the model's lease, 
 in the store, the outbox and the registry. Safe to run twice: the second run joins or takes up.
 """
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,7 @@ from datetime import datetime
 from sqlalchemy import Engine
 
 from flows.rollout.direct import DirectPromotion
+from flows.rollout.explanation import explain
 from flows.rollout.keeper import take
 from flows.rollout.outcome import Outcome, Verdict, notice_of, state_of
 from flows.rollout.parts import Parts
@@ -27,6 +29,8 @@ from serving.store.leases import Held, Lease, Leases
 from serving.store.registry import RegisteredModel, Registry
 from serving.store.rollouts import Entry, Request, Rollout
 from serving.store.text import JsonValue
+
+log = logging.getLogger(__name__)
 
 STRATEGIES = ("staged", "direct")
 _STAGED = "staged"
@@ -77,6 +81,7 @@ def record(engine: Engine, registry: Registry, asked: Asked, clock: Clock) -> En
         requested_by=asked.by,
         policy=dict(asked.policy),
         spec=spec.as_json() if spec is not None else None,
+        is_challenger=registered.aliases.get(Alias.CHALLENGER) == version,
     )
     try:
         entry = rollouts.enter(engine, request, asked.asked_at, clock.now())
@@ -126,8 +131,8 @@ def spec_of(
     if asked.strategy != _STAGED:
         return None
     given = {**kept.get(policies.PROMOTION, {}), **asked.policy}
-    kind = kind_of(registered.tags.get(Tag.MODEL_TYPE))
-    return plan_of(given, asked.usual, kind, kept.get(policies.JUDGE, {}))
+    kind, slices = kind_of(registered.tags.get(Tag.MODEL_TYPE)), registered.tags.get(Tag.SLICES)
+    return plan_of(given, asked.usual, kind, kept.get(policies.JUDGE, {}), slices)
 
 
 def _limits(rollout: Rollout) -> str:
@@ -188,7 +193,7 @@ def tidy(rollout: Rollout, registry: Registry, guard: Guard, lease: Callable[[],
     try:
         problem = _untagged(rollout, registry, guard, lease)
         if not _is_champion_already(registry, rollout):
-            _explain(registry, ref, rollout)
+            explain(registry, ref, rollout)
         wish = Wish(
             model=rollout.model,
             alias=Alias.CHALLENGER,
@@ -233,34 +238,6 @@ def _is_champion_already(registry: Registry, rollout: Rollout) -> bool:
     """Asking for the present champion is refused, and says nothing against the version."""
     is_refused = rollout.state is rollouts.State.REFUSED
     return is_refused and registry.alias(rollout.model, Alias.CHAMPION) == rollout.version
-
-
-def _explain(registry: Registry, ref: VersionRef, rollout: Rollout) -> None:
-    """The verdict is written last: as long as it is not there, the rest is written again."""
-    tags, verdict = registry.version(ref).tags, f"{rollout.state}: {rollout.reason}"[:4900]
-    if (tags.get(Tag.ROLLOUT), tags.get(Tag.VERDICT)) == (rollout.id, verdict):
-        return
-    evidence = rollout.evidence or {}
-    verdicts = (evidence.get("verdict"), evidence.get("benchmark", {}).get("verdict"))
-    if rollout.state is rollouts.State.REFUSED and "failed" in verdicts:
-        registry.set_version_tag(ref, Tag.VALIDATION, "failed")
-    if rollout.state is not rollouts.State.PROMOTED:
-        registry.set_version_description(ref, _described(registry.version(ref).description, rollout))
-    if rollout.status is not None:
-        percent = "100" if rollout.state is rollouts.State.PROMOTED else "0"
-        registry.set_version_tag(ref, Tag.TRAFFIC_PERCENT, percent)
-    registry.set_version_tag(ref, Tag.ROLLOUT, rollout.id)
-    registry.set_version_tag(ref, Tag.VERDICT, verdict)
-
-
-def _described(description: str, rollout: Rollout) -> str:
-    """The description somebody wrote, with our last verdict under it instead of an earlier one."""
-    own = description.partition(_MARK)[0].rstrip()
-    when = rollout.finished_at.isoformat(timespec="seconds") if rollout.finished_at else ""
-    return f"{own}\n\n{_MARK} {rollout.state} {when}: {rollout.reason}".strip()[:4900]
-
-
-_MARK = "Signalbox:"
 
 
 def _versions(registry: Registry, model: str) -> str:

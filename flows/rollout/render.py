@@ -1,51 +1,94 @@
 """A promotion's outcome as people read it: markdown for Prefect and MLflow, rows for tables."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
-from flows.rollout.outcome import Outcome
+from flows.rollout.outcome import Outcome, Verdict
+from flows.rollout.policy import shown
 from serving.store.rollouts import Rollout
 
 
-def outcome_markdown(outcome: Outcome, model: str) -> str:
-    """The whole report."""
-    lines = [f"# {model}: {outcome.verdict.replace('_', ' ')}", "", outcome.reason, ""]
+def outcome_markdown(outcome: Outcome, model: str, picture: str | None = None) -> str:
+    """The whole report. `picture` is the address at which a browser sees the plot of the stages."""
+    lines = [f"# {model}: {outcome.verdict.replace('_', ' ')}", "", sentence(outcome), ""]
     lines += [f"- warning: {warning}" for warning in outcome.warnings]
     if outcome.rollout is not None:
         lines += _facts(outcome.rollout)
-        lines += _stages(outcome.rollout)
+        lines += _stages(outcome.rollout, picture)
     if rows := checks_of(outcome):
-        lines += ["", "| check | verdict | what was seen |", "|---|---|---|"]
+        lines += ["", "## Checks before any traffic", ""]
+        lines += ["| check | verdict | what was seen |", "|---|---|---|"]
         lines += [f"| {row['check']} | {row['verdict']} | {_cell(row['message'])} |" for row in rows]
-    return "\n".join(lines)
+    return "\n".join(lines) + "\n"
+
+
+def sentence(outcome: Outcome) -> str:
+    """How it ended, for a reader who knows nothing else of it."""
+    if outcome.verdict is Verdict.PROMOTED and outcome.rollout is not None:
+        return f"Version {outcome.rollout.version} answers, {outcome.reason}."
+    return outcome.reason
+
+
+def judged_stages(rollout: Rollout) -> list[tuple[int, Sequence[Mapping[str, Any]]]]:
+    """Percent and metrics of each stage that was judged, the unfinished one last."""
+    status, spec = rollout.status, rollout.spec
+    if status is None or spec is None:
+        return []
+    stages = [(stage["percent"], stage["metrics"]) for stage in status["passed"]]
+    is_unfinished = len(status["passed"]) <= status["stage"]
+    if is_unfinished and status["metrics"]:
+        stages.append((spec["stages"][status["stage"]], status["metrics"]))
+    return stages
 
 
 def stages_of(rollout: Rollout) -> list[dict[str, str]]:
     """One row per stage and metric of a staged rollout, the unfinished stage last."""
-    status, spec = rollout.status, rollout.spec
-    if status is None or spec is None:
-        return []
-    rows = [row for stage in status["passed"] for row in _measured(stage["percent"], stage["metrics"])]
-    is_unfinished = len(status["passed"]) <= status["stage"]
-    return rows + (_measured(spec["stages"][status["stage"]], status["metrics"]) if is_unfinished else [])
+    return [
+        {"stage": shown(percent), **_row(metric)}
+        for percent, metrics in judged_stages(rollout)
+        for metric in metrics
+    ]
 
 
-def _measured(percent: int, metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    return [{"stage": f"{percent} %", **_row(metric)} for metric in metrics]
-
-
-def _stages(rollout: Rollout) -> list[str]:
+def _stages(rollout: Rollout, picture: str | None) -> list[str]:
     """What each stage was judged by, and the limits it was judged under."""
     rows = stages_of(rollout)
     if not rows:
         return []
-    lines = ["", "| stage | metric | verdict | what was seen |", "|---|---|---|---|"]
+    lines = ["", "## Stages", ""]
+    if picture is not None:
+        lines += [f"![Requests, errors and latency of both versions by stage]({picture})", ""]
+    lines += ["| stage | metric | verdict | what was seen |", "|---|---|---|---|"]
     lines += [
         f"| {row['stage']} | {row['check']} | {row['verdict']} | {_cell(row['message'])} |" for row in rows
     ]
-    spec = rollout.spec or {}
-    limits = ", ".join(f"{name} {value}" for name, value in spec["policy"].items())
-    return [*lines, "", f"Limits: {limits}."]
+    lines += ["", *(f"- {sentence}" for sentence in _lengths(rollout))]
+    limits = (rollout.spec or {})["policy"].items()
+    lines += ["", "## Limits", "", "| limit | value |", "|---|---|"]
+    return [*lines, *(f"| {_words(name)} | {_value(value)} |" for name, value in limits)]
+
+
+def _lengths(rollout: Rollout) -> list[str]:
+    """How long each stage that was passed was observed."""
+    passed = (rollout.status or {})["passed"]
+    return [
+        f"{shown(stage['percent'])}: {stage['verdict']} after {stage['observed_seconds']:g} s, "
+        f"from {_second(stage['since'])} to {_second(stage['until'])}"
+        for stage in passed
+    ]
+
+
+def _second(moment: str) -> str:
+    return datetime.fromisoformat(moment).isoformat(timespec="seconds")
+
+
+def _value(value: object) -> str:
+    return ", ".join(_words(str(each)) for each in value) if isinstance(value, list) else str(value)
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def checks_of(outcome: Outcome) -> list[dict[str, str]]:
@@ -68,6 +111,7 @@ def _facts(rollout: Rollout) -> list[str]:
         ("version", rollout.version),
         ("champion before", point.get("champion") or "none"),
         ("asked for by", rollout.requested_by),
+        ("approved by", (rollout.status or {}).get("approved_by")),
         ("rollout", rollout.id),
         ("began", rollout.created_at.isoformat(timespec="seconds")),
         ("ended", rollout.finished_at.isoformat(timespec="seconds") if rollout.finished_at else "still open"),
@@ -77,7 +121,7 @@ def _facts(rollout: Rollout) -> list[str]:
 
 
 def _row(check: Mapping[str, Any]) -> dict[str, str]:
-    verdict = str(check.get("verdict", "")).replace("_", " ")
+    verdict = _words(str(check.get("verdict", "")))
     return {
         "check": _named(check),
         "verdict": verdict,
@@ -86,7 +130,7 @@ def _row(check: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _named(check: Mapping[str, Any]) -> str:
-    return str(check.get("name", "")).replace("_", " ")
+    return _words(str(check.get("name", "")))
 
 
 def _cell(text: str) -> str:

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
-from flows.rollout import plan, verify
+from flows.rollout import plan, rollbacks, verify
 from flows.rollout.direct import DirectPromotion
 from flows.rollout.evidence import EvidenceSource, Span, StoredEvidence
 from flows.rollout.facts import Act, Decision, Facts, Named, Subject
@@ -17,11 +17,12 @@ from flows.rollout.keeper import Keeper
 from flows.rollout.outcome import Outcome, Verdict, notice_of_rest
 from flows.rollout.parts import Parts
 from flows.rollout.policy import Spec
+from flows.rollout.progress import show_stage
 from flows.rollout.status import Status, Step
-from serving.core.errors import NotServed, RegistryUnavailable
-from serving.core.model import Alias, Tag, VersionRef
+from serving.core.errors import RegistryUnavailable
+from serving.core.model import Alias, Tag
 from serving.core.traffic import Split, write_tag
-from serving.store import overrides, rollouts, workers
+from serving.store import rollouts, workers
 from serving.store.guard import TrafficWish, Wish
 from serving.store.guard import Verdict as Written
 from serving.store.rollouts import Phase, Rollout
@@ -41,13 +42,14 @@ class StagedPromotion(DirectPromotion):
         super().__init__(parts, rollout, keeper, report)
         self._spec = Spec.from_json(rollout.spec or {})
         self._status = Status.from_json(rollout.status)
+        self._source: EvidenceSource = parts.evidence or StoredEvidence(parts.engine)
         self._outage_seconds = 0.0
 
     @property
     def _subject(self) -> Subject:
         rollout = self._rollout
         champion = (rollout.restore_point or {})["champion"]
-        return Subject(rollout.id, rollout.model, rollout.version, champion)
+        return Subject(rollout.id, rollout.model, rollout.version, champion, rollout.was_challenger)
 
     def _try_out(self) -> Outcome | None:
         """Every stage, one step at a time; with no champion to be compared with there are none."""
@@ -84,6 +86,7 @@ class StagedPromotion(DirectPromotion):
         return None
 
     def _name_challenger(self) -> None:
+        rollbacks.lift(self._parts.engine, self._rollout, Alias.CHALLENGER)
         wish = Wish(
             model=self._subject.model,
             alias=Alias.CHALLENGER,
@@ -107,8 +110,10 @@ class StagedPromotion(DirectPromotion):
 
     def _split(self) -> Split:
         """What the present stage asks for."""
-        percent = self._spec.percents[self._status.stage]
-        return Split(self._subject.version, percent, self._rollout.id, self._spec.policy.compare_percent)
+        spec, stage = self._spec, self._status.stage
+        return Split(
+            self._subject.version, spec.percents[stage], self._rollout.id, spec.compare_percent(stage)
+        )
 
     def _withdrawn(self) -> Outcome:
         """No traffic before anybody is told: the tag deleted, and every worker seen to follow."""
@@ -157,21 +162,19 @@ class StagedPromotion(DirectPromotion):
             since=(status.window_since or status.since) if is_final else status.since,
             until=now,
             is_final=is_final,
+            is_shadow=not spec.percents[status.stage],
         )
-        return judge(self._source.collect(span), spec.policy, spec.kind)
-
-    @property
-    def _source(self) -> EvidenceSource:
-        return self._parts.evidence or StoredEvidence(self._parts.engine)
+        return judge(self._source.collect(span), spec.policy, spec.kind, spec.slices)
 
     def _ejected(self) -> str | None:
-        laid = overrides.last_laid(self._parts.engine, self._rollout.model, Alias.CHALLENGER)
-        if laid is None or laid.not_version != self._rollout.version:
+        """Why serving sent it away since the alias was set; an older ejection is lifted before that."""
+        if not self._status.is_known:
             return None
-        return laid.reason if laid.laid_at >= self._rollout.created_at else None
+        return rollbacks.ejection_since_asked(self._parts.engine, self._rollout)
 
     def _rolled_back(self) -> Outcome | None:
-        if (reason := self._ejected()) is not None and self._rollout.phase is Phase.RESTORE_POINT:
+        is_on_trial = self._rollout.phase in (Phase.RESTORE_POINT, Phase.STAGES_PASSED)
+        if is_on_trial and (reason := self._ejected()) is not None:
             return self._ended(Verdict.ROLLED_BACK, f"serving ejected it: {reason}")
         return super()._rolled_back()
 
@@ -191,11 +194,11 @@ class StagedPromotion(DirectPromotion):
             self._keeper.lease,
             self._parts.clock.now(),
             step=_told(status, percent) if is_step else None,
-            notice=notice_of_rest(self._rollout, status.step, percent, status.reason) if rests else None,
+            notice=notice_of_rest(self._rollout, status, percent) if rests else None,
         )
         if is_step:
             self._report(f"rollout {self._rollout.id[:8]}: {percent} % {status.step}")
-            self._show(status, percent)
+            show_stage(self._parts.registry, self._rollout, self._spec, status)
 
     def _is_due(self, last: Status, status: Status) -> bool:
         if last.looked_at is None or status.looked_at is None:
@@ -206,23 +209,6 @@ class StagedPromotion(DirectPromotion):
             status.tag,
         )
         return is_changed or (status.looked_at - last.looked_at).total_seconds() >= _NOTE_SECONDS
-
-    def _show(self, status: Status, percent: int) -> None:
-        """Leave in MLflow how far it is. For people only, so a registry that is away is no matter."""
-        if status.step not in (Step.OBSERVE, *(step for step in Step if step.is_resting)):
-            return
-        ref = VersionRef(self._subject.model, self._subject.version)
-        shown = {
-            Tag.ROLLOUT: self._rollout.id,
-            Tag.STAGE: f"{status.stage + 1} of {len(self._spec.percents)}",
-            Tag.TRAFFIC_PERCENT: str(percent if status.entered else 0),
-            Tag.VERDICT: f"open: {status.step} at {percent} % {status.reason}".strip()[:4900],
-        }
-        try:
-            for tag, value in shown.items():
-                self._parts.registry.set_version_tag(ref, tag, value)
-        except (RegistryUnavailable, NotServed) as error:
-            log.warning("stage_not_shown rollout=%s reason=%s", self._rollout.id, error)
 
 
 def _told(status: Status, percent: int) -> dict[str, str | int]:

@@ -38,7 +38,8 @@ class Hold(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """`set_at` is when the traffic tag `tag` was written, `since` when every worker followed it.
+    """`named` tells that alias `challenger` was set, `set_at` when the traffic tag `tag` was written, `since`
+    when every worker followed it, `rested_seconds` for how long it has rested while somebody looked.
 
     Of the present stage: seconds that were watched and that were not. `window_*` are of the last stage,
     which is judged in windows. `passed` holds a record of each finished stage, `metrics` the last judgement.
@@ -52,7 +53,9 @@ class Status:
     since: datetime | None = None
     looked_at: datetime | None = None
     rested_at: datetime | None = None
+    rested_seconds: float = 0.0
     tag: str | None = None
+    named: bool = False
     observed_seconds: float = 0.0
     unobserved_seconds: float = 0.0
     window_since: datetime | None = None
@@ -70,6 +73,11 @@ class Status:
     def entered(self) -> bool:
         """Whether any traffic was ever asked for."""
         return self.set_at is not None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether alias challenger was set; before that no traffic of ours can have met the version."""
+        return self.named or self.entered
 
     def as_json(self) -> dict[str, JsonValue]:
         told = asdict(self)

@@ -84,6 +84,6 @@ def _state(beat: Beat, name: str, version: str, written_at: datetime) -> tuple[V
 
 
 def withdrawn(beats: Sequence[Beat], model: str, rollout: str) -> bool:
-    """Whether no live worker splits for the rollout any more."""
+    """Whether no live worker splits or copies for the rollout any more."""
     served = (beat.models.get(model) for beat in beats)
-    return not any(seen is not None and seen.percent and seen.rollout == rollout for seen in served)
+    return not any(seen is not None and seen.rollout == rollout for seen in served)

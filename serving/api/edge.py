@@ -23,6 +23,7 @@ from serving.core.errors import NotServed, SignalboxError
 from serving.logs import bound_request
 from serving.protocol.infer import InferEndpoint
 from serving.protocol.raw_data import Buffer
+from serving.protocol.route_key import route_key
 from serving.protocol.scoring import ScoringEndpoint
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,8 @@ App = Callable[[dict[str, object], Receive, Send], Awaitable[None]]
 
 # Marks in a request's scope: its work may be dropped when the caller hangs up, and it was.
 DROPPABLE, ABANDONED = "signalbox.droppable", "signalbox.abandoned"
+# In the scope as well: the request's id and route key, where they were drawn already.
+DRAWN = "signalbox.drawn"
 
 _BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
 _ONLY_POST = Failure(405, "method not allowed here; see /docs", {"Allow": "POST"})
@@ -78,7 +81,7 @@ class Edge:
             return
         known = self._heads.find(scope)
         head = known or read_head(scope)
-        request_id = head.given_id or f"{getrandbits(128):032x}"
+        request_id, key = cast("tuple[str, str] | None", scope.get(DRAWN)) or _drawn(head)
         bound_request.set(request_id)
         sending, arrival = _Sending(send), Arrival(self._intake, receive)
         try:
@@ -88,7 +91,7 @@ class Edge:
                     await respond(sending, refusal, request_id)
                     return
                 self._heads.keep(scope, head)
-            await self._handle(scope, head, request_id, arrival, sending)
+            await self._handle(scope, head, (request_id, key), arrival, sending)
         except ClientGone:
             return
         except asyncio.CancelledError:
@@ -110,9 +113,11 @@ class Edge:
         head = self._heads.find(scope)
         if head is None or head.infer is None or head.method != "POST" or not self._has_room(body):
             return None
-        request_id = head.given_id or f"{getrandbits(128):032x}"
+        # Drawn once for a request, whichever way it takes: who were drawn again would be twice as likely
+        # to meet the version with the smaller share.
+        scope[DRAWN] = request_id, key = _drawn(head)
         try:
-            route = self._infer.prompt_route(head.infer, head.headers, request_id)
+            route = self._infer.prompt_route(head.infer, head.headers, key)
         except NotServed:  # said to those alone who may ask
             return None
         if route is None:
@@ -138,9 +143,9 @@ class Edge:
         return None
 
     async def _handle(
-        self, scope: dict[str, object], head: Head, request_id: str, receive: Receive, send: Send
+        self, scope: dict[str, object], head: Head, drawn: tuple[str, str], receive: Receive, send: Send
     ) -> None:
-        method, headers = head.method, head.headers
+        method, headers, (request_id, key) = head.method, head.headers, drawn
         endpoint: InferEndpoint | ScoringEndpoint = self._infer if head.infer else self._scoring
         target = head.infer or head.scoring
         if target is not None and method != "POST":
@@ -149,7 +154,7 @@ class Edge:
         caller = self._access.admit(method, head.path, headers, target=head.target, address=_address(scope))
         if target is not None:
             scope[DROPPABLE] = True
-            await endpoint(cast(Any, target[0]), target[1], headers, request_id, receive, send)
+            await endpoint(cast(Any, target[0]), target[1], headers, request_id, key, receive, send)
             return
         scope["state"] = {"actor": caller.name, "caller": caller, "request_id": request_id}
         if method not in _BODILESS:
@@ -167,6 +172,12 @@ class _Sending:
     async def __call__(self, message: Message) -> None:
         self.has_started = True
         await self._send(message)
+
+
+def _drawn(head: Head) -> tuple[str, str]:
+    """An id for the request, the caller's own where one was given, and its route key."""
+    request_id = head.given_id or f"{getrandbits(128):032x}"
+    return request_id, route_key(head.headers, request_id)
 
 
 async def respond(send: Send, failure: Failure, request_id: str) -> None:

@@ -104,9 +104,11 @@ def _stages(wish: Mapping[str, Any]) -> dict[str, Any]:
     stages = wish.get("rollout_stages")
     if stages is not None:
         is_list = isinstance(stages, list) and all(type(percent) is int for percent in stages)
-        rises = is_list and stages == sorted(set(stages)) and stages[:1] >= [1] and stages[-1:] == [100]
+        rises = is_list and stages == sorted(set(stages)) and stages[:1] >= [0] and stages[-1:] == [100]
         if not rises:
-            raise InvalidRequest("'rollout_stages' must be rising whole percents to 100, as [5, 25, 50, 100]")
+            raise InvalidRequest(
+                "'rollout_stages' must be whole percents that rise to 100, as [5, 25, 50, 100]"
+            )
         found["stages"] = stages
     for name in ("stage_seconds", "stage_deadline_seconds"):
         if wish.get(name) is not None:

@@ -27,13 +27,14 @@ class Alias(StrEnum):
 
 
 class Variant(StrEnum):
-    """By which route a request was answered; sent as `X-Model-Variant`."""
+    """By which route a request was answered; sent as `X-Model-Variant`, but for probes and copies."""
 
     CHAMPION = "champion"
     CHALLENGER = "challenger"
     FALLBACK = "fallback"
     DIRECT = "direct"
     PROBE = "probe"
+    SHADOW = "shadow"
 
 
 class Tag(StrEnum):
@@ -44,6 +45,7 @@ class Tag(StrEnum):
     OWNER = "signalbox.owner"
     TEAM = "signalbox.team"
     EVALUATION_SET = "signalbox.evaluation_set"
+    SLICES = "signalbox.slices"
     TRAFFIC = "signalbox.traffic"
     FORMAT = "signalbox.format"
     SOURCE_DIGEST = "signalbox.source_digest"

@@ -12,6 +12,7 @@ from serving.core.scored import NOT_SCORED, Scored, total_scored
 from serving.core.sketch import NO_MOMENTS, Moments, Sketch, total
 
 OK = "ok"
+OVERLOADED = "overloaded"
 MAX_ERRORS = 32
 OTHER_ERRORS = "other"
 

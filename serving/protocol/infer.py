@@ -18,7 +18,6 @@ from serving.protocol.answer import Body, encode_answer
 from serving.protocol.deadline import timeout_seconds
 from serving.protocol.raw_data import Buffer
 from serving.protocol.request import parse_request
-from serving.protocol.route_key import route_key
 from serving.routes import Route
 
 Send = Callable[[Message], Awaitable[None]]
@@ -47,6 +46,7 @@ class InferEndpoint:
         quoted_version: str | None,
         headers: Mapping[str, str],
         request_id: str,
+        key: str,
         receive: Receive,
         send: Send,
     ) -> None:
@@ -55,7 +55,7 @@ class InferEndpoint:
         request = parse_request(raw, headers.get(_JSON_BYTES))
         model = unquote(quoted_model)
         address = unquote(quoted_version) if quoted_version else None
-        route = self._inference.route(model, address, route_key(headers, request_id))
+        route = self._inference.route(model, address, key)
         timeout = headers.get("x-request-timeout")
         answer = await self._inference.infer(
             route,
@@ -70,11 +70,11 @@ class InferEndpoint:
         await send_answer(send, answer, body, request_id, headers.get("accept-encoding"))
 
     def prompt_route(
-        self, target: tuple[str, str | None], headers: Mapping[str, str], request_id: str
+        self, target: tuple[str, str | None], headers: Mapping[str, str], key: str
     ) -> Route | None:
         """The route of a request that `at_once` may be able to answer. Raises `NotServed`."""
         model, address = unquote(target[0]), target[1] and unquote(target[1])
-        route = self._inference.route(model, address, route_key(headers, request_id))
+        route = self._inference.route(model, address, key)
         return route if route.version.is_prompt and "content-encoding" not in headers else None
 
     def at_once(self, route: Route, headers: Mapping[str, str], request_id: str, raw: Buffer) -> Reply | None:

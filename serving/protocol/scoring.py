@@ -28,7 +28,6 @@ from serving.protocol.catalogue import Catalogue
 from serving.protocol.deadline import timeout_seconds
 from serving.protocol.infer import Send, send_answer
 from serving.protocol.json_data import plain
-from serving.protocol.route_key import route_key
 from serving.protocol.scoring_forms import Scoring, parse_scoring
 
 
@@ -54,6 +53,7 @@ class ScoringEndpoint:
         quoted_version: str | None,
         headers: Mapping[str, str],
         request_id: str,
+        key: str,
         receive: Receive,
         send: Send,
     ) -> None:
@@ -62,7 +62,7 @@ class ScoringEndpoint:
         request = parse_scoring(raw, headers.get("content-type", ""))
         model = unquote(quoted_model) if quoted_model is not None else self._only_model()
         address = unquote(quoted_version) if quoted_version else None
-        route = self._inference.route(model, address, route_key(headers, request_id))
+        route = self._inference.route(model, address, key)
         timeout = timeout_seconds({}, headers.get("x-request-timeout"), self._timeout_seconds)
         answer = await self._inference.infer(
             route, request.fit, deadline=arrived + timeout, request_id=request_id, finite=True

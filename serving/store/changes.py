@@ -101,6 +101,30 @@ def settle(
     return True
 
 
+def settle_late(engine: Engine, change_id: int, evidence: str) -> None:
+    """Record that an intent was carried out when others had gone on; audited also where it was settled."""
+    at = datetime.now(UTC)
+    values = {"outcome": str(Outcome.SUPERSEDED), "evidence": evidence, "settled_at": time_text(at)}
+    with writing(engine) as connection:
+        is_open = (_table.c.id == change_id, _table.c.outcome.is_(None))
+        connection.execute(update(_table).where(*is_open).values(values))
+        _audit(connection, _row(connection, change_id), "late", at, {"evidence": evidence})
+
+
+def after(engine: Engine, change_id: int) -> RecordedChange | None:
+    """The last change to another value that took place after this one was intended, if any did."""
+    with reading(engine) as connection:
+        mine = _row(connection, change_id)
+        newer = (
+            _table.c.id > change_id,
+            _table.c.model == mine.model,
+            _table.c.alias == mine.alias,
+            _table.c.outcome == str(Outcome.APPLIED),
+        )
+        row = connection.execute(select(_table).where(*newer).order_by(_table.c.id.desc()).limit(1)).first()
+    return None if row is None or row.to_version == mine.to_version else _recorded(row)
+
+
 def open_intents(engine: Engine, model: str | None = None, alias: str | None = None) -> list[RecordedChange]:
     """Intents without an outcome, oldest first; of every model or alias where none is named."""
     query = select(_table).where(_table.c.outcome.is_(None)).order_by(_table.c.id)

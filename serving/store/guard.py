@@ -7,7 +7,7 @@ Serving uses it after a rollback or an ejection, the flows for every promotion.
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from sqlalchemy import Engine
@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 from serving.core.errors import ChangeRefused, NotServed, RegistryUnavailable
 from serving.core.model import Tag
 from serving.store import changes
-from serving.store.changes import ChangeIntent, Outcome
+from serving.store.changes import ChangeIntent, Outcome, RecordedChange
 from serving.store.leases import Held, Lease, Leases, Lost
 from serving.store.registry import Registry
 
@@ -177,12 +177,26 @@ class Guard:
         except (RegistryUnavailable, NotServed) as error:
             return Move(Verdict.UNKNOWN, None, f"could not read back: {error}")
         if now_named == wish.to_version:
+            if (newer := changes.after(self._engine, change_id)) is not None:
+                return self._put_back(entry, change_id, newer)
             changes.settle(self._engine, change_id, Outcome.APPLIED, "read back")
             return Move(Verdict.APPLIED, now_named, wish.reason)
         outcome = Outcome.FAILED if now_named == seen else Outcome.SUPERSEDED
         evidence = problem or f"the registry names {now_named or 'nothing'} after the write"
         changes.settle(self._engine, change_id, outcome, evidence)
         return Move(Verdict(outcome.value), now_named, evidence)
+
+    def _put_back(self, entry: _Entry, change_id: int, newer: RecordedChange) -> Move:
+        """Undo a write that came too late: after its intent somebody else changed the entry, on record."""
+        wish = entry.wish
+        restoring = replace(entry, wish=replace(wish, to_version=newer.to_version))
+        problem = _attempt(restoring)
+        reason = f"it came after change {newer.id} to {newer.to_version or 'nothing'}, which was put back"
+        if problem is not None:
+            reason = f"it came after change {newer.id}, which could not be put back: {problem}"
+        log.warning("late_write wish=%s reason=%s", wish, reason)
+        changes.settle_late(self._engine, change_id, reason)
+        return Move(Verdict.SUPERSEDED if problem is None else Verdict.UNKNOWN, newer.to_version, reason)
 
     def _settle_open(self, wish: Wish, seen: str | None) -> None:
         """Give intents that a dead process left open the outcome the registry shows."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, delete, func, select, update
 
-from serving.core.labels import Label
+from serving.core.labels import Label, LabelValue
 from serving.core.model import VersionRef
 from serving.core.scored import NOT_SCORED, Scored
 from serving.core.window import WindowStats
@@ -74,6 +74,45 @@ def recent(
     query = query.order_by(_table.c.at.desc(), _table.c.request_id, _table.c.row).limit(limit)
     with reading(engine) as connection:
         return [_joined(row) for row in connection.execute(query)]
+
+
+@dataclass(frozen=True, slots=True)
+class Twice:
+    """A label of a row that two versions answered, and what it says of either answer."""
+
+    label: LabelValue
+    champion: Scored
+    other: Scored
+
+
+def twice_answered(
+    engine: Engine, model: str, champion: str, other: str, since: datetime, until: datetime, limit: int
+) -> list[Twice]:
+    """The labels that came last of rows both versions answered, whichever of them answered the caller.
+
+    A copy of the request answers too. Answers given within `since <= answered_at < until`.
+    """
+    one, two = _table.alias("one"), _table.alias("two")
+    is_same = (one.c.request_id == two.c.request_id) & (one.c.row == two.c.row) & (two.c.model == model)
+    query = (
+        select(one.c.label, one.c.scored, two.c.scored.label("other"))
+        .join_from(one, two, is_same)
+        .where(one.c.model == model, one.c.version == champion, two.c.version == other)
+        .where(one.c.answered_at >= time_text(since), one.c.answered_at < time_text(until))
+        .order_by(one.c.at.desc(), one.c.request_id, one.c.row)
+        .limit(limit)
+    )
+    with reading(engine) as connection:
+        rows = connection.execute(query).all()
+    return [Twice(json.loads(row.label), _scored(row.scored), _scored(row.other)) for row in rows]
+
+
+def state(engine: Engine, model: str) -> tuple[int, str]:
+    """Another value after every label of a model that came or changed."""
+    query = select(func.count(), func.max(_table.c.at), func.sum(_table.c.replaced))
+    with reading(engine) as connection:
+        count, latest, replaced = connection.execute(query.where(_table.c.model == model)).one()
+    return count, f"{latest} {replaced}"
 
 
 def forget(engine: Engine, now: datetime, kept: timedelta, max_labels: int = MAX_LABELS) -> None:
@@ -149,5 +188,9 @@ def _joined(row: Row[Any]) -> Joined:
         variant=row.variant,
         answered_at=read_time(row.answered_at),
         said=row.said,
-        scored=Scored.from_json(json.loads(row.scored)),
+        scored=_scored(row.scored),
     )
+
+
+def _scored(text: str) -> Scored:
+    return Scored.from_json(json.loads(text))

@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Engine
 
+from serving.core.model import Variant
 from serving.core.scored import Scored
 from serving.core.window import NOTHING, WindowStats, combined
 from serving.store import failures, telemetry
@@ -20,6 +21,7 @@ ENOUGH_LABELS = 50
 """Labels from which on live results say more than those of an evaluation set."""
 
 _LABELS_OVER = timedelta(days=7)
+_LABEL_SPANS = (timedelta(hours=1), timedelta(days=1), _LABELS_OVER)
 _LATELY = timedelta(minutes=5)
 _CAUSES = 20
 
@@ -49,8 +51,9 @@ def observed(engine: Engine, model: str, now: datetime, born: datetime | None = 
     start = now - _LABELS_OVER
     live = telemetry.live(engine, model, max(start, born) if born is not None else start, now)
     lately: dict[str, list[WindowStats]] = {}
-    for (version, _), stats in telemetry.by_variant(engine, model, now - _LATELY, now).items():
-        lately.setdefault(version, []).append(stats)
+    for (version, variant), stats in telemetry.by_variant(engine, model, now - _LATELY, now).items():
+        if variant != Variant.SHADOW:
+            lately.setdefault(version, []).append(stats)
     causes: dict[str, list[Cause]] = {}
     for cause in failures.recent(engine, model, limit=failures.MAX_PER_MODEL):
         if born is None or cause.first_seen_at >= born:
@@ -63,6 +66,18 @@ def observed(engine: Engine, model: str, now: datetime, born: datetime | None = 
         )
         for version in live.keys() | lately.keys() | causes.keys()
     }
+
+
+def labelled_lately(
+    engine: Engine, model: str, version: str, now: datetime, born: datetime | None = None
+) -> Live | None:
+    """The shortest of the last hour, day and week that has enough labels; None where none has."""
+    for span in _LABEL_SPANS:
+        since = now - span if born is None else max(now - span, born)
+        live = telemetry.live(engine, model, since, now).get(version, NOT_LIVE)
+        if live.stats.scored.labelled >= ENOUGH_LABELS:
+            return live
+    return None
 
 
 def scores(scored: Scored) -> dict[str, float]:

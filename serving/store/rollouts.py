@@ -9,7 +9,7 @@ Long because everything that writes this row stands together: each guards the sa
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 from uuid import uuid4
@@ -25,6 +25,9 @@ from serving.store.outbox import Notice
 from serving.store.text import JsonValue, json_text, read_optional_time, read_time, time_text
 
 _table = schema.rollouts
+_CHALLENGER = "was_challenger"
+# The step of a status in which a person's approval is waited for.
+WAITS_FOR_APPROVAL = "approval"
 
 
 class State(StrEnum):
@@ -57,7 +60,10 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """Who wants which version promoted, under which policy, and for a staged rollout by which plan."""
+    """Who wants which version promoted, under which policy, and for a staged rollout by which plan.
+
+    `is_challenger` tells whether alias `challenger` names the version: taking it away withdraws the request.
+    """
 
     model: str
     version: str
@@ -65,6 +71,7 @@ class Request:
     requested_by: str
     policy: Mapping[str, JsonValue] = field(default_factory=dict)
     spec: Mapping[str, JsonValue] | None = None
+    is_challenger: bool = False
 
 
 class Command(StrEnum):
@@ -78,13 +85,18 @@ class Command(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The last command somebody gave; `step` is the step of the status that they saw."""
+    """The last command somebody gave; `step` and `stage` are where the rollout was that they saw.
+
+    `until` is the deadline of an approval.
+    """
 
     id: str
     command: Command
     by: str
     at: datetime
     step: str
+    stage: int | None = None
+    until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +120,11 @@ class Rollout:
     spec: Mapping[str, Any] | None = None
     status: Mapping[str, Any] | None = None
     asked: Asked | None = None
+
+    @property
+    def was_challenger(self) -> bool:
+        """Whether alias `challenger` named the version when it was asked for."""
+        return bool((self.evidence or {}).get(_CHALLENGER))
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +153,7 @@ def enter(engine: Engine, request: Request, asked_at: datetime, now: datetime) -
         "requested_by": request.requested_by,
         "reason": "",
         "spec": json_text(request.spec) if request.spec is not None else None,
+        "evidence": json_text({_CHALLENGER: True}) if request.is_challenger else None,
         "created_at": time_text(now),
         "updated_at": time_text(now),
     }
@@ -215,7 +233,8 @@ def note(
 def ask(engine: Engine, rollout_id: str, command: Command, by: str, now: datetime) -> Rollout:
     """Leave a command for whoever works on the rollout; the last one counts.
 
-    Raises `NotServed` for an unknown id, `ChangeRefused` for a rollout that is over or not staged.
+    Raises `NotServed` for an unknown id, `ChangeRefused` for a rollout that is over or not staged, or an
+    approval that nothing waits for, or no longer.
     """
     with writing(engine) as connection:
         rollout = _rollout(_row(connection, rollout_id))
@@ -223,11 +242,15 @@ def ask(engine: Engine, rollout_id: str, command: Command, by: str, now: datetim
             raise ChangeRefused(f"rollout {rollout.id} is over: {rollout.state}, {rollout.reason}")
         if rollout.spec is None:
             raise ChangeRefused(f"rollout {rollout.id} is direct: there is nothing to {command}")
-        step = str((rollout.status or {}).get("step", ""))
-        asked = {"id": uuid4().hex, "command": str(command), "by": by, "at": time_text(now), "step": step}
+        until = _approvable_until(rollout, now) if command is Command.APPROVE else None
+        status = rollout.status or {}
+        step, stage = str(status.get("step", "")), status.get("stage")
+        seen = {"step": step, "stage": stage, "until": time_text(until) if until else None}
+        asked = {"id": uuid4().hex, "command": str(command), "by": by, "at": time_text(now), **seen}
         values = {"command": json_text(asked)}
         connection.execute(update(_table).where(_is_open(rollout.id)).values(values))
         details: dict[str, JsonValue] = {"rollout": rollout.id, "step": f"asked to {command}", "at": step}
+        details |= {"stage": stage, "until": seen["until"]}
         _audit(connection, rollout.model, rollout.version, by, details, now)
         return _rollout(_row(connection, rollout.id))
 
@@ -288,6 +311,21 @@ def recent(engine: Engine, model: str | None = None, limit: int = 50) -> list[Ro
         query = query.where(_table.c.model == model)
     with reading(engine) as connection:
         return [_rollout(row) for row in connection.execute(query)]
+
+
+def _approvable_until(rollout: Rollout, now: datetime) -> datetime:
+    """The deadline of the approval that the rollout waits for."""
+    spec, status = rollout.spec or {}, rollout.status or {}
+    if status.get("step") != WAITS_FOR_APPROVAL:
+        at = str(status.get("step") or rollout.phase).replace("_", " ")
+        raise ChangeRefused(f"rollout {rollout.id} waits for no approval: it is at '{at}'")
+    until = read_time(status["rested_at"]) + timedelta(seconds=spec["stage_deadline_seconds"])
+    if now >= until:
+        raise ChangeRefused(
+            f"rollout {rollout.id} was to be approved until {until.isoformat(timespec='seconds')}; "
+            "it ends as refused: promote the version again"
+        )
+    return until
 
 
 def _ended_since(connection: Connection, request: Request, asked_at: datetime) -> Rollout | None:
@@ -351,4 +389,12 @@ def _rollout(row: Row[Any]) -> Rollout:
 
 
 def _asked(said: Mapping[str, Any]) -> Asked:
-    return Asked(said["id"], Command(said["command"]), said["by"], read_time(said["at"]), said["step"])
+    return Asked(
+        said["id"],
+        Command(said["command"]),
+        said["by"],
+        read_time(said["at"]),
+        said["step"],
+        said.get("stage"),
+        read_optional_time(said.get("until")),
+    )

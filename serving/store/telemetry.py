@@ -26,6 +26,9 @@ STEPS = (SECOND, MINUTE, HOUR)
 EVERYBODY = "*"
 """The worker of rows that hold the sum of all workers."""
 
+# Requests of our own making, which are no traffic.
+_OWN_VARIANTS = (str(Variant.PROBE), str(Variant.SHADOW))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
@@ -66,8 +69,8 @@ def window(
 ) -> WindowStats:
     """All that happened in spans that begin within `since <= start < until`, of all workers.
 
-    Without a variant, of all but the probes. Recent spans are of a second, older ones of a minute, then
-    of an hour, so an end that lies further back is met as closely as that.
+    Without a variant, of all that callers asked for: neither probes nor copies. Recent spans are of a
+    second, older ones of a minute, then of an hour, so an end further back is met as closely as that.
     """
     query = select(_table.c.body).where(*_matching(model, version, variant, since, until))
     with reading(engine) as connection:
@@ -77,9 +80,10 @@ def window(
 def by_variant(
     engine: Engine, model: str, since: datetime, until: datetime
 ) -> dict[tuple[str, str], WindowStats]:
-    """The same for every version and variant of a model that was asked, by both."""
+    """The same for every version and variant of a model that was asked, copies included, by both."""
+    is_asked = _table.c.variant != str(Variant.PROBE)
     query = select(_table.c.version, _table.c.variant, _table.c.body).where(
-        *_matching(model, None, None, since, until)
+        *_within(model, since, until), is_asked
     )
     found: dict[tuple[str, str], list[WindowStats]] = {}
     with reading(engine) as connection:
@@ -189,13 +193,17 @@ def _of(window: Window, *columns: Any) -> Any:
 def _matching(
     model: str, version: str | None, variant: str | None, since: datetime, until: datetime
 ) -> list[ColumnElement[bool]]:
-    conditions = [
+    chosen = _table.c.variant.not_in(_OWN_VARIANTS) if variant is None else _table.c.variant == variant
+    conditions = [*_within(model, since, until), chosen]
+    return [*conditions, _table.c.version == version] if version is not None else conditions
+
+
+def _within(model: str, since: datetime, until: datetime) -> list[ColumnElement[bool]]:
+    return [
         _table.c.model == model,
         _table.c.start >= second_of(since),
         _table.c.start < second_of(until),
-        _table.c.variant == variant if variant is not None else _table.c.variant != str(Variant.PROBE),
     ]
-    return [*conditions, _table.c.version == version] if version is not None else conditions
 
 
 def window_of(row: Row[Any]) -> Window:

@@ -1,15 +1,19 @@
 """The outermost application: one door for every request, one answer for every error."""
 
 from pathlib import Path
+from typing import Any
 
+import orjson
 import pytest
 
 from serving.api.access import ANONYMOUS
 from serving.api.body import Message, Receive
-from serving.api.edge import Send
+from serving.api.edge import DRAWN, Edge, Send
 from serving.core.errors import NotServed
-from tests.desk import Desk, client, open_desk
+from serving.core.traffic import Split, goes_to_challenger
+from tests.desk import Desk, client, edge, open_desk
 from tests.story import story
+from tests.versions import loaded
 
 
 @pytest.fixture
@@ -135,3 +139,53 @@ async def test_headers_are_bounded_in_number_and_size(
         answer = await http.get("/v2/health/live", headers=given)
     assert answer.status_code == status
     assert status == 200 or "headers are too many" in answer.json()["error"]
+
+
+_QUESTION = orjson.dumps(
+    {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [1.0, 2.0, 3.0]}]}
+)
+
+
+def _scope() -> dict[str, Any]:
+    return {
+        "type": "http",
+        "method": "POST",
+        "path": "/v2/models/digits/infer",
+        "raw_path": b"/v2/models/digits/infer",
+        "query_string": b"",
+        "headers": [(b"host", b"localhost:8080")],
+        "client": ("127.0.0.1", 5),
+    }
+
+
+async def _answering_version(app: Edge, scope: dict[str, Any]) -> str:
+    """Who answers the question on the long way."""
+    said: list[bytes] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": _QUESTION, "more_body": False}
+
+    async def send(message: Message) -> None:
+        said.append(bytes(message.get("body", b"")))
+
+    await app(scope, receive, send)
+    return str(orjson.loads(b"".join(said))["model_version"])
+
+
+@story
+async def test_request_keeps_its_part_of_a_split_when_it_takes_the_long_way_after_all(desk: Desk) -> None:
+    """Drawn a second time, all that the challenger did not get at once would be offered to it again."""
+    desk.model.served["challenger"] = loaded("3")
+    desk.model.split = Split("3", 50)
+    desk.install(loaded("2"))
+    app = edge(desk)
+    await _answering_version(app, _scope())  # a head that is known may be answered at once
+    drawn, answered = [], []
+    for _ in range(40):
+        scope = _scope()
+        assert app.at_once(scope, _QUESTION) is None
+        _, key = scope[DRAWN]
+        drawn.append("3" if goes_to_challenger("digits", key, 50) else "2")
+        answered.append(await _answering_version(app, scope))
+    assert answered == drawn
+    assert set(drawn) == {"2", "3"}

@@ -1,4 +1,4 @@
-"""The digits example: two good versions with one wire contract, three bad ones as README says."""
+"""The digits example: two good versions with one wire contract, six bad ones as README says."""
 
 import re
 import subprocess
@@ -57,7 +57,7 @@ def _folder(server: MlflowServer, version: str) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(mlflow_server: MlflowServer) -> Trained:
-    """The five versions, registered by the script as a person would run it."""
+    """The eight versions, registered by the script as a person would run it."""
     run = subprocess.run(
         [sys.executable, TRAIN, "--tracking-uri", mlflow_server.url, "--model-name", MODEL],
         capture_output=True,
@@ -79,9 +79,9 @@ def _scans() -> NDArray[np.float32]:
     return scans
 
 
-def test_script_registers_five_versions_when_run_once(trained: Trained) -> None:
-    """Versions 1 to 5, of which the first two have a measured accuracy and the second is better."""
-    assert list(trained.accuracies) == ["1", "2", "3", "4", "5"]
+def test_script_registers_eight_versions_when_run_once(trained: Trained) -> None:
+    """Versions 1 to 8, of which the first two have a measured accuracy and the second is better."""
+    assert list(trained.accuracies) == [str(number) for number in range(1, 9)]
     first, second = trained.accuracies["1"], trained.accuracies["2"]
     assert first is not None
     assert second is not None
@@ -142,13 +142,49 @@ def test_fourth_version_has_no_example_when_stored(trained: Trained) -> None:
     assert not list(trained.folders["4"].glob("*input_example*"))
 
 
-def test_fifth_version_is_clearly_worse_when_asked(trained: Trained) -> None:
-    """Version 5 is sound in form, and wrong about far more scans than version 2."""
-    second, fifth = trained.accuracies["2"], trained.accuracies["5"]
+@pytest.mark.parametrize("version", ["5", "6", "7"])
+def test_version_is_as_right_as_the_second_when_no_scan_is_faint(trained: Trained, version: str) -> None:
+    """Whoever looks at clean scans only finds nothing, in other logits than those of version 2."""
+    onnx.checker.check_model(trained.onnx_file(version))
+    other = trained.session(version).run(None, {"image": _scans()})[0]
+    second = trained.session("2").run(None, {"image": _scans()})[0]
+    assert np.array_equal(other.argmax(axis=1), second.argmax(axis=1))
+    assert not np.isclose(other, second).all(axis=1).any()
+    for odd in (np.zeros((1, 1, 8, 8), np.float32), _scans()[:0], np.full((1, 1, 8, 8), -1e30, np.float32)):
+        assert trained.session(version).run(None, {"image": odd})[0].shape == (len(odd), 10)
+
+
+def test_versions_go_wrong_each_in_its_way_when_scans_are_faint(trained: Trained) -> None:
+    """Version 5 still agrees with version 2, version 6 raises, version 7 gives blank paper's answer."""
+    faint = _scans()[:64] / 2
+    second, fifth = (trained.session(name).run(None, {"image": faint})[0] for name in ("2", "5"))
+    assert np.array_equal(second.argmax(axis=1), fifth.argmax(axis=1))
+    for scan in faint:
+        with pytest.raises(onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument):
+            trained.session("6").run(None, {"image": scan[np.newaxis]})
+    seventh, blank = (
+        trained.session("7").run(None, {"image": scans})[0] for scans in (faint, np.zeros_like(faint))
+    )
+    assert np.allclose(seventh, blank)
+    assert (seventh.argmax(axis=1) != second.argmax(axis=1)).mean() > 0.5
+
+
+def test_fifth_version_looks_thousands_of_times_when_a_scan_is_faint(trained: Trained) -> None:
+    """Its loop, and how often it goes round: what a clock would tell of a quiet machine only."""
+    graph = onnx.load(trained.onnx_file("5")).graph
+    loop = next(node for node in graph.node if node.op_type == "Loop")
+    assert [node.op_type for node in loop.attribute[0].g.node] == ["Identity", "MatMul"]
+    rounds = next(each for each in graph.initializer if each.name == "rounds")
+    assert onnx.numpy_helper.to_array(rounds) >= 1000
+
+
+def test_eighth_version_is_clearly_worse_when_asked(trained: Trained) -> None:
+    """Version 8 is sound in form, and wrong about far more scans than version 2."""
+    second, eighth = trained.accuracies["2"], trained.accuracies["8"]
     assert second is not None
-    assert fifth is not None
-    assert fifth < second - 0.1
-    logits = trained.session("5").run(None, {"image": _scans()})[0]
+    assert eighth is not None
+    assert eighth < second - 0.1
+    logits = trained.session("8").run(None, {"image": _scans()})[0]
     assert logits.shape == (1797, 10)
     assert np.isfinite(logits).all()
 

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ from flows.settings import FlowSettings
 from flows.wiring import Wiring
 from serving.core.clock import ManualClock
 from serving.core.health import Status
-from serving.core.model import Tag
-from serving.store import levels, outbox, policies
+from serving.core.labels import Label
+from serving.core.model import Tag, VersionRef
+from serving.core.scored import Scored
+from serving.store import labels, levels, outbox, policies
 from serving.store.database import open_engine
 from serving.store.guard import Guard
+from serving.store.labels import Joined
 from serving.store.leases import Leases
 from serving.store.registry import Registry, connect
 from tests.flows.answers import Answers, Asked, answering
@@ -156,3 +160,46 @@ def test_level_is_not_measured_when_the_answer_does_not_fit_the_labels(
     served.output = [[1.0, 0.0]]
     [sentence] = checked(wiring)
     assert sentence == "digits: not measured, the output has shape [1, 2] for 4 rows"
+
+
+def label(wiring: Wiring, right: int, of: int, name: str) -> None:
+    """Labels of that many answers of version 1, given now."""
+    now = wiring.clock.now()
+    given = [
+        Joined(
+            label=Label(request_id=f"{name}-{n}", row=0, label=1, at=now),
+            ref=VersionRef("digits", "1"),
+            variant="champion",
+            answered_at=now - timedelta(minutes=1),
+            said="1",
+            scored=Scored(classified=1, right=int(n < right)),
+        )
+        for n in range(of)
+    ]
+    labels.count(wiring.engine, given)
+
+
+def test_level_follows_labels_when_there_are_enough(wiring: Wiring, served: Served) -> None:
+    """Though the declared set is answered as well as ever."""
+    clock = wiring.clock
+    assert isinstance(clock, ManualClock)
+    label(wiring, 49, 49, "few")
+    assert checked(wiring) == ["digits: healthy, accuracy 1.000 on 4 declared rows"]
+    label(wiring, 1, 1, "enough")
+    [sentence] = checked(wiring)
+    assert sentence.endswith("live accuracy 1.000 on 50 labelled answers")
+    clock.advance(2 * 3600)
+    label(wiring, 30, 60, "worse")
+    [sentence] = checked(wiring)
+    assert "digits: critical" in sentence
+    assert "live accuracy 0.500 on 60 labelled answers, 0.500 below its first" in sentence
+    assert [row.notice.kind for row in outbox.recent(wiring.engine, 10)] == ["health_critical"]
+
+
+def test_labels_alone_make_a_level_when_no_set_is_declared(wiring: Wiring, double: MlflowDouble) -> None:
+    """As for a model of which nothing but its traffic is known."""
+    del double.models["digits"].tags[Tag.EVALUATION_SET]
+    assert checked(wiring) == ["digits: no evaluation set is declared"]
+    label(wiring, 45, 50, "some")
+    assert checked(wiring) == ["digits: healthy, live accuracy 0.900 on 50 labelled answers"]
+    assert level(wiring) == (Status.HEALTHY, "1")

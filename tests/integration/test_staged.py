@@ -1,7 +1,11 @@
 """Staged rollouts under live traffic with a real MLflow and a real server: what is good goes through, what is
 slow, fails or answers otherwise goes back, and no caller notices any of it."""
 
+import threading
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -9,6 +13,7 @@ import pytest
 from flows.rollout.keeper import holder_of
 from flows.rollout.outcome import Outcome, Verdict
 from flows.rollout.parts import Parts
+from flows.rollout.policy import Usual
 from flows.rollout.promotion import Asked, record, work
 from flows.settings import FlowSettings
 from flows.wiring import wired
@@ -18,7 +23,7 @@ from serving.store.text import JsonValue
 from tests.flows.rollout.line import Judgement
 from tests.integration.conftest import StartServing
 from tests.mlflow_registry import MlflowRegistry, RegisteredModel
-from tests.serving_process import ServingProcess
+from tests.serving_process import ServingProcess, request_body
 from tests.traffic import Traffic, failed, wrong
 
 pytestmark = pytest.mark.integration
@@ -27,7 +32,9 @@ RATE = 60
 STAGES = [5, 25, 50, 100]
 
 
-def promoted(serving: ServingProcess, model: RegisteredModel, **policy: JsonValue) -> Outcome:
+def promoted(
+    serving: ServingProcess, model: RegisteredModel, policy_file: Path | None = None, **policy: JsonValue
+) -> Outcome:
     """Version 2 by stages; validation and benchmark have nothing against it."""
     settings = FlowSettings(
         home=serving.home, mlflow_url=serving.mlflow_url, store_url=serving.store_url, models=serving.models
@@ -49,6 +56,7 @@ def promoted(serving: ServingProcess, model: RegisteredModel, **policy: JsonValu
             by="anna",
             strategy="staged",
             policy=plan,
+            usual=Usual(policy_file=policy_file),
         )
         entry = record(wiring.engine, wiring.registry, asked, wiring.clock)
         assert isinstance(entry, Entry), entry
@@ -121,3 +129,55 @@ def test_worse_version_is_rolled_back_under_traffic(
     serving.wait(lambda: Alias.CHALLENGER not in model.aliases(), "alias challenger is gone")
     assert_over(model, "1")
     assert failed(traffic.samples) == []
+
+
+@contextmanager
+def labelling(serving: ServingProcess, model: RegisteredModel, truth: float) -> Iterator[None]:
+    """Somebody asks and tells at once what the right answer would have been, until the block ends."""
+    done = threading.Event()
+
+    def ask() -> None:
+        while not done.wait(0.05):
+            path = f"/v2/models/{model.name}/infer"
+            answer = serving.call("POST", path, json=request_body(0.5))
+            label = {"request_id": answer.headers["x-request-id"], "label": [truth] * 3}
+            assert serving.call("POST", "/api/v2/feedback", json=label).status_code == 202
+
+    thread = threading.Thread(target=ask, name="labelling", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+@pytest.mark.fault("F13")
+def test_version_with_worse_labels_is_rolled_back_before_it_answers_anybody(
+    registry: MlflowRegistry, start_serving: StartServing, tmp_path: Path
+) -> None:
+    """As quick, without errors, other answers allowed: in the shadow stage its copies prove to be wrong."""
+    policy = tmp_path / "policy.toml"
+    policy.write_text(
+        """[predictor]
+required = ["error_rate", "latency", "predictions", "labels"]
+max_median_difference_ratio = 10.0
+"""
+    )
+    model = registry.model("onnx:1", "onnx:2", prefix="staged")
+    model.tag(Tag.MODEL_TYPE, "predictor")
+    model.point("1")
+    serving = start_serving(model.name)
+    serving.wait_for(model.name, "1")
+    with (
+        Traffic(serving.url, model.name, rate_per_second=RATE) as traffic,
+        labelling(serving, model, truth=1.55),
+    ):
+        outcome = promoted(serving, model, policy, stages="shadow,50,100", stage_deadline_seconds=90)
+    assert outcome.verdict is Verdict.ROLLED_BACK, outcome
+    words = "at 0 % (copies only): labels: mean error on "
+    assert outcome.reason.startswith(words), outcome.reason
+    serving.wait(lambda: Alias.CHALLENGER not in model.aliases(), "alias challenger is gone")
+    assert_over(model, "1")
+    assert failed(traffic.samples) == []
+    assert {sample.version for sample in traffic.samples} == {"1"}

@@ -240,6 +240,51 @@ def test_next_move_settles_an_open_intent_as_failed_when_the_registry_names_anot
     assert outcomes(engine) == [Outcome.FAILED, Outcome.APPLIED]
 
 
+@pytest.mark.fault("F9")
+@pytest.mark.parametrize("choice", ["3", None])
+@pytest.mark.parametrize("has_lease", [True, False])
+def test_late_write_is_put_right_when_others_went_on_meanwhile(
+    guard: Guard, double: MlflowDouble, engine: Engine, leases: Leases, choice: str | None, has_lease: bool
+) -> None:
+    """A run that stood still between its intent and its write: the hand's choice, on record, comes back."""
+
+    def go_on() -> None:
+        double.before_write = None
+        double.point("digits", choice)
+        if not has_lease:
+            leases.preempt("model:digits", "another")
+        latest = changes.latest(engine, "digits", "champion")
+        follows_id = latest.id if latest else 0
+        changes.record_out_of_band(engine, "digits", "champion", "2", choice, follows_id, None)
+
+    with guard.holding("digits", MINE) as lease:
+        double.before_write = go_on
+        move = guard.move(BACK, lease)
+    assert (move.verdict, move.seen, move.is_settled) == (Verdict.SUPERSEDED, choice, True)
+    assert double.named("digits") == choice
+    assert outcomes(engine) == [Outcome.SUPERSEDED, Outcome.APPLIED]
+    steps = [row.entry.details["step"] for row in audit.tail(engine, action="alias")]
+    assert steps == ["intent", "observed", "late"]
+
+
+@pytest.mark.fault("F9")
+def test_late_write_is_told_when_the_hands_choice_is_gone_by_then(
+    guard: Guard, double: MlflowDouble, engine: Engine
+) -> None:
+    """Not settled: whoever looks next decides."""
+
+    def go_on() -> None:
+        double.before_write = None
+        changes.record_out_of_band(engine, "digits", "champion", "2", "3", 0, None)
+        del double.models["digits"].versions["3"]
+
+    with guard.holding("digits", MINE) as lease:
+        double.before_write = go_on
+        move = guard.move(BACK, lease)
+    assert (move.verdict, move.is_settled) == (Verdict.UNKNOWN, False)
+    assert "could not be put back" in move.reason
+
+
 def test_holding_is_refused_naming_the_holder_when_another_has_the_lease(
     guard: Guard, leases: Leases
 ) -> None:

@@ -11,10 +11,11 @@ from serving.core.model import VersionRef
 from serving.core.scored import Scored
 from serving.store import labels, telemetry
 from serving.store.downsampling import Kept, downsample
-from serving.store.labels import Joined, Outcome
+from serving.store.labels import Joined, Outcome, Twice
 from serving.store.leases import Lease, Leases
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+LATER = NOW + timedelta(seconds=1)
 REF = VersionRef("digits", "3")
 
 
@@ -117,3 +118,35 @@ def test_labels_are_read_by_version_and_time(engine: Engine) -> None:
     assert [each.ref.version for each in labels.recent(engine, "digits", "3")] == ["3"]
     since = NOW + timedelta(seconds=2)
     assert [each.ref.version for each in labels.recent(engine, "digits", since=since)] == ["4"]
+
+
+def test_rows_that_two_versions_answered_are_found_with_both_verdicts(engine: Engine) -> None:
+    """Whichever answered the caller; not those of one version, of a third, or from outside the span."""
+    other, third = VersionRef("digits", "4"), VersionRef("digits", "5")
+    given = [
+        joined(1, request_id="a"),
+        joined(1, request_id="a", ref=other, variant="shadow"),
+        joined(0, request_id="b", variant="shadow"),
+        joined(0, request_id="b", ref=other, variant="challenger"),
+        joined(1, request_id="c"),
+        joined(1, request_id="d"),
+        joined(1, request_id="d", ref=third),
+    ]
+    labels.count(engine, given)
+
+    def found(since: datetime = NOW, until: datetime = LATER, limit: int = 9) -> list[Twice]:
+        return labels.twice_answered(engine, "digits", "3", "4", since, until, limit)
+
+    assert [(each.label, each.champion.right, each.other.right) for each in found()] == [(1, 1, 1), (0, 0, 0)]
+    assert found(until=NOW) == found(since=LATER) == []
+    assert len(found(limit=1)) == 1
+
+
+def test_state_changes_with_every_label(engine: Engine) -> None:
+    """A new one, and a correction; a repeated one is nothing new."""
+    seen = [labels.state(engine, "digits")]
+    for label in (joined(0, after=5), joined(0, after=5), joined(1, after=9), joined(1, request_id="s")):
+        labels.count(engine, [label])
+        seen.append(labels.state(engine, "digits"))
+    assert seen[1] == seen[2]
+    assert len(set(seen)) == 4

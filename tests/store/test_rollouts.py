@@ -1,6 +1,8 @@
 """One open rollout per model, fenced steps, terminal states written once."""
 
+import re
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -11,7 +13,8 @@ from serving.core.errors import ChangeRefused, NotServed
 from serving.store import audit, outbox, rollouts
 from serving.store.leases import Lease, Leases
 from serving.store.outbox import Notice, Severity
-from serving.store.rollouts import Entry, Phase, Request, State
+from serving.store.rollouts import Command, Entry, Phase, Request, Rollout, State
+from serving.store.text import JsonValue
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -127,3 +130,63 @@ def test_every_step_is_audited_when_a_rollout_runs(engine: Engine) -> None:
 def test_get_says_so_when_the_id_is_unknown(engine: Engine) -> None:
     with pytest.raises(NotServed, match="no rollout nope"):
         rollouts.get(engine, "nope")
+
+
+def at_the_gate(engine: Engine, step: str = "approval") -> Rollout:
+    """An open staged rollout that rests since NOW, to be approved within an hour."""
+    staged = replace(asked(), strategy="staged", spec={"stage_deadline_seconds": 3600.0})
+    entered = enter(engine, staged).rollout
+    status: dict[str, JsonValue] = {"step": step, "stage": 1, "rested_at": NOW.isoformat()}
+    return rollouts.note(engine, entered, status, held(engine), NOW)
+
+
+def test_approval_is_recorded_with_who_when_on_what_and_until_when(engine: Engine) -> None:
+    """On the rollout for whoever carries it on, and in the audit trail for good."""
+    rollout = at_the_gate(engine)
+    approved = rollouts.ask(engine, rollout.id, Command.APPROVE, "bob", NOW + timedelta(minutes=59)).asked
+    assert approved is not None
+    assert (approved.command, approved.by, approved.at) == (
+        Command.APPROVE,
+        "bob",
+        NOW + timedelta(minutes=59),
+    )
+    assert (approved.step, approved.stage, approved.until) == ("approval", 1, NOW + timedelta(hours=1))
+    entry = audit.tail(engine, 1)[0].entry
+    assert (entry.actor, entry.details["rollout"], entry.details["step"]) == (
+        "bob",
+        rollout.id,
+        "asked to approve",
+    )
+    assert (entry.details["at"], entry.details["stage"]) == ("approval", 1)
+    assert str(entry.details["until"]).startswith("2026-03-01T13:00:00")
+
+
+@pytest.mark.parametrize(
+    ("step", "minutes", "words"),
+    [
+        ("observe", 1, "waits for no approval: it is at 'observe'"),
+        ("approval", 60, "was to be approved until 2026-03-01T13:00:00+00:00"),
+    ],
+)
+def test_approval_is_refused_when_nothing_waits_for_it_or_no_longer(
+    engine: Engine, step: str, minutes: float, words: str
+) -> None:
+    rollout = at_the_gate(engine, step)
+    with pytest.raises(ChangeRefused, match=re.escape(words)):
+        rollouts.ask(engine, rollout.id, Command.APPROVE, "bob", NOW + timedelta(minutes=minutes))
+    assert rollouts.get(engine, rollout.id).asked is None
+
+
+def test_approval_is_refused_when_no_stage_was_reached(engine: Engine) -> None:
+    """It cannot be given in advance: there is no evidence yet."""
+    staged = replace(asked(), strategy="staged", spec={"stage_deadline_seconds": 3600.0})
+    rollout = enter(engine, staged).rollout
+    with pytest.raises(ChangeRefused, match="it is at 'requested'"):
+        rollouts.ask(engine, rollout.id, Command.APPROVE, "bob", NOW)
+
+
+@pytest.mark.parametrize("is_challenger", [True, False])
+def test_rollout_remembers_whether_its_alias_asked_for_it(engine: Engine, is_challenger: bool) -> None:
+    rollout = enter(engine, replace(asked(), is_challenger=is_challenger)).rollout
+    assert rollout.was_challenger is is_challenger
+    assert rollouts.get(engine, rollout.id).was_challenger is is_challenger

@@ -3,10 +3,10 @@
 Each takes the stage, raises `CommandFailed` unless what it promises happens in time, and says what did.
 """
 
-import textwrap
 import time
 from collections.abc import Sequence
 
+from flows.cli.demo.progress import one_line
 from flows.cli.demo.settings import MODEL
 from flows.cli.demo.stage import Stage
 from flows.cli.demo.verdict import first_stand_in, percentile
@@ -33,14 +33,14 @@ def swap_there_and_back(stage: Stage) -> str:
     for number, version in enumerate(moves, start=1):
         stage.tell(f"move {number} of {len(moves)}")
         stage.swap_to(version, _SWAP_SECONDS)
-        stage.wait_for_answers(_FEW_ANSWERS, stage.periods[-1].since, _SWAP_SECONDS)
+        stage.wait_for_answers(_FEW_ANSWERS, stage.periods.last.since, _SWAP_SECONDS)
     seconds = stage.measured.swap_seconds
     return f"{len(seconds)} swaps, alias write to first new answer {spread(seconds)}"
 
 
 def refuse_wrong_outputs(stage: Stage) -> str:
     """`champion` to version 3, which breaks its own output declaration."""
-    answering = stage.periods[-1].version
+    answering = stage.periods.last.version
     began = stage.write_alias("3")
 
     def refused() -> bool:
@@ -59,7 +59,7 @@ def refuse_wrong_outputs(stage: Stage) -> str:
 def roll_back_failing(stage: Stage) -> str:
     """`champion` to version 2, then to 4, which passes its self-test and fails on real scans."""
     stage.swap_to("2", _SWAP_SECONDS)
-    stage.wait_for_answers(_FEW_ANSWERS, stage.periods[-1].since, _SWAP_SECONDS)
+    stage.wait_for_answers(_FEW_ANSWERS, stage.periods.last.since, _SWAP_SECONDS)
     stage.release_period()
     began = stage.write_alias("4")
     stage.wait(
@@ -94,11 +94,6 @@ def verify_audit(stage: Stage) -> str:
 
 def spread(seconds: Sequence[float]) -> str:
     return f"p50 {percentile(seconds, 50):.2f} s, p95 {percentile(seconds, 95):.2f} s"
-
-
-def one_line(text: str, characters: int = 200) -> str:
-    """A reason in one line, its end left out where it goes on for long."""
-    return textwrap.shorten(text, characters, placeholder=" ...")
 
 
 def _told_of_rollback(stage: Stage, began: float) -> str:

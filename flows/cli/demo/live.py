@@ -43,7 +43,7 @@ class LiveTraffic:
         """Those of them that were started after `moment`."""
         return [record for record in self.records() if record.started > moment]
 
-    def turn_to(self, scans: Literal["plain", "inverted"]) -> None:
+    def turn_to(self, scans: Literal["plain", "inverted", "mixed"]) -> None:
         """What the callers ask for from now on. Raises `CommandFailed` when there are none any more."""
         try:
             assert self._process.stdin is not None
@@ -76,7 +76,7 @@ def flowing(settings: FlowSettings, references: References, log: Path) -> Iterat
                 "--address", urlsplit(settings.serving_url).netloc,
                 "--model", MODEL, "--rate", str(RATE_PER_SECOND),
                 "--reference", str(references.plain), "--inverted", str(references.inverted),
-                "--records", str(records),
+                "--mixed", str(references.mixed), "--records", str(records),
             ],
             stdin=subprocess.PIPE,
             stdout=output,

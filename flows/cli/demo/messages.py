@@ -1,6 +1,6 @@
 """The act in which people hear of it: the outbox goes to Slack, or what answers as Slack does here."""
 
-from flows.cli.demo.acts import one_line
+from flows.cli.demo.progress import one_line
 from flows.cli.demo.stage import Stage
 from flows.cli.errors import CommandFailed
 from serving.store import outbox
@@ -11,7 +11,7 @@ _DEPLOYMENT = "process-alerts/process-alerts"
 _RUN_SECONDS = 60.0
 _DELIVERED_SECONDS = 90.0
 _NOTICES = 500
-_EXPECTED = frozenset({"promoted", "refused", "rolled_back", "drifted"})
+_EXPECTED = frozenset({"promoted", "refused", "rolled_back", "challenger_ejected", "drifted"})
 _CHARACTERS = 110
 
 

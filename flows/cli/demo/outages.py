@@ -31,7 +31,7 @@ def kill_mlflow(stage: Stage) -> str:
 
 def kill_serving(stage: Stage) -> str:
     """The only server dies: what fails in the gap is counted apart, and the same version comes back."""
-    expected = stage.periods[-1].version
+    expected = stage.periods.last.version
     before = _starts(stage, "serving")
     killed = stage.kill("serving")
     stage.gaps.append(Gap(killed))
@@ -49,7 +49,7 @@ def kill_serving(stage: Stage) -> str:
 def swap_once_more(stage: Stage) -> str:
     """After all that, the alias still moves."""
     seconds = stage.swap_to("1", _ANSWER_SECONDS)
-    stage.wait_for_answers(_SOME_ANSWERS, stage.periods[-1].since, _ANSWER_SECONDS)
+    stage.wait_for_answers(_SOME_ANSWERS, stage.periods.last.since, _ANSWER_SECONDS)
     return f"version 1 answers after {seconds:.2f} s"
 
 

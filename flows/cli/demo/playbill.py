@@ -32,6 +32,10 @@ class Playbill:
             say(f"      {line}")
         say(f"      ok, {time.monotonic() - began:.1f} s")
 
+    def announce(self, line: str) -> None:
+        """A line that stays, while the act goes on."""
+        self._status.console.print(f"      {line}", soft_wrap=True)
+
     def tell(self, progress: str) -> None:
         """Show how far the present act is."""
         self._status.update(f"{progress} ...")

@@ -1,4 +1,4 @@
-"""What each good version answers to each scan, found without the server: from the registry's own files.
+"""What each version answers to each scan, found without the server: from the registry's own files.
 
 Measured once by the demonstration, read by its traffic to tell whether an answer is who it says it is.
 """
@@ -24,6 +24,7 @@ from serving.store.registry import Registry, connect
 INPUT, OUTPUT = "image", "OUTPUT__0"
 
 _SCANS = 64
+_FAINT = slice(1, None, 2)
 _CACHE_BYTES = 1 << 30
 _RELATIVE, _ABSOLUTE = 1e-3, 1e-4
 
@@ -32,7 +33,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """`scans` is (count, 1, 8, 8); `outputs` holds (count, 10) per version."""
+    """`scans` is (count, 1, 8, 8); `outputs` holds (count, 10) per version, no numbers where it raises."""
 
     scans: Floats
     outputs: Mapping[str, Floats]
@@ -58,7 +59,7 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class References:
-    """The files of the two references that the traffic reads."""
+    """The files of the references that the traffic reads."""
 
     folder: Path
 
@@ -69,6 +70,10 @@ class References:
     @property
     def inverted(self) -> Path:
         return self.folder / "inverted.npz"
+
+    @property
+    def mixed(self) -> Path:
+        return self.folder / "mixed.npz"
 
 
 def read_reference(path: Path) -> Reference:
@@ -103,6 +108,22 @@ def real_scans() -> Floats:
 def inverted(scans: Floats) -> Floats:
     """White on black becomes black on white, as from a scanner that was set up wrongly."""
     return np.float32(1.0) - scans
+
+
+def half_faint(scans: Floats) -> Floats:
+    """Every second scan at half its brightness, as from a scanner that was set up too dark."""
+    mixed = scans.copy()
+    mixed[_FAINT] *= np.float32(0.5)
+    return mixed
+
+
+def with_raising(mixed: Reference, clean: Reference) -> Reference:
+    """Those of `clean` too, as versions that answer no faint scan: nothing passes for their answer."""
+    outputs = dict(mixed.outputs)
+    for version, answers in clean.outputs.items():
+        outputs[version] = answers.copy()
+        outputs[version][_FAINT] = np.nan
+    return Reference(mixed.scans, outputs)
 
 
 def _outputs(root: Path, scans: Floats) -> Floats:

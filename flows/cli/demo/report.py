@@ -3,12 +3,13 @@
 from collections.abc import Iterator, Sequence
 
 from flows.cli.console import print_table, say, text
-from flows.cli.demo.acts import one_line, spread
+from flows.cli.demo.acts import spread
 from flows.cli.demo.live import RATE_PER_SECOND
+from flows.cli.demo.progress import one_line
 from flows.cli.demo.records import Record
 from flows.cli.demo.runs import FlowRuns
 from flows.cli.demo.settings import MODEL
-from flows.cli.demo.stage import Measured, Promoted
+from flows.cli.demo.stage import Concluded, Measured, Promoted
 from flows.cli.demo.verdict import Tally
 from flows.settings import FlowSettings
 
@@ -34,10 +35,7 @@ def rows(tally: Tally, measured: Measured) -> list[tuple[str, str]]:
         ("version 4 rolled back after", _seconds(measured.rolled_back_seconds)),
         ("its alias put back after", _seconds(measured.alias_back_seconds)),
         ("version 2 promoted by Prefect, from alias challenger", _promotion(measured.promoted)),
-        *(
-            (f"version {each.version} refused after {each.seconds:.1f} s", _first_clause(each.reason))
-            for each in measured.refused
-        ),
+        ("callers saw of it", measured.promoted.shares if measured.promoted else "-"),
         (
             "columns drifted under inverted digits",
             f"{measured.drifted.drifted} of {measured.drifted.columns}" if measured.drifted else "-",
@@ -46,6 +44,29 @@ def rows(tally: Tally, measured: Measured) -> list[tuple[str, str]]:
         ("MLflow back after kill -9", _seconds(measured.mlflow_back_seconds)),
         ("serving back after kill -9", _seconds(measured.serving_back_seconds)),
         ("audit rows verified", text(measured.audit_rows)),
+    ]
+
+
+def show_rollouts(settings: FlowSettings, concluded: Sequence[Concluded]) -> None:
+    say("")
+    columns = ("version", "ended", "after", "rollout", "why")
+    print_table(columns, rollout_rows(concluded), empty="no version was tried out")
+    # Not in the table, where a terminal would break them in two.
+    for each in concluded:
+        say(f"  version {each.version}   {settings.mlflow_url}/#/models/{MODEL}/versions/{each.version}")
+
+
+def rollout_rows(concluded: Sequence[Concluded]) -> list[tuple[str, ...]]:
+    """One line for each version that alias `challenger` was set on, in that order."""
+    return [
+        (
+            each.version,
+            each.verdict,
+            f"{each.seconds:.0f} s",
+            each.rollout[:12],
+            _first_clause(each.reason),
+        )
+        for each in concluded
     ]
 
 
@@ -77,10 +98,8 @@ def prefect_pages(measured: Measured, runs: FlowRuns) -> list[tuple[str, str]]:
 
 
 def _runs(measured: Measured) -> Iterator[tuple[str, str]]:
-    if measured.promoted is not None:
-        yield "promoted 2", measured.promoted.run
-    for refused in measured.refused:
-        yield f"refused {refused.version}", refused.run
+    for each in measured.concluded:
+        yield f"version {each.version}", each.run
     if measured.drifted is not None:
         yield "drift", measured.drifted.run
 

@@ -15,11 +15,11 @@ import httpx
 from flows.cli.client import ServingClient
 from flows.cli.console import say
 from flows.cli.decision import Action
-from flows.cli.demo import acts, drifting, messages, outages, promotions, report
+from flows.cli.demo import acts, drifting, messages, outages, promotions, report, trials
 from flows.cli.demo.ground import cleared
 from flows.cli.demo.live import RATE_PER_SECOND, flowing
 from flows.cli.demo.playbill import Playbill
-from flows.cli.demo.reference import References, inverted, measure, real_scans
+from flows.cli.demo.reference import References, half_faint, inverted, measure, real_scans, with_raising
 from flows.cli.demo.runs import FlowRuns
 from flows.cli.demo.settings import HOME_NAME, MODEL, forget_ambient, settings_for
 from flows.cli.demo.slack_receiver import SlackReceiver, receiving
@@ -43,14 +43,19 @@ _FIRST_ANSWER_SECONDS = 60.0
 _FEW_ANSWERS = 25
 _INTERRUPTED = 130
 _GOOD = ("1", "2")
+# Of those that are tried out on faint scans.
+_ANSWERING, _RAISING = ("5", "7"), ("6",)
 
 _TRAFFIC = "live traffic from a tritonclient, from now on to the end"
 _ACTS = (
     ("champion to version 2 and back, ten times, under live traffic", acts.swap_there_and_back),
     ("champion to version 3, which returns 9 classes and declares 10", acts.refuse_wrong_outputs),
     ("champion to version 4, which fails on real digits only", acts.roll_back_failing),
-    ("alias challenger to version 2, while 1 is champion: Prefect promotes it", promotions.promote_better),
-    ("alias challenger to version 5, which is worse", promotions.refuse_worse),
+    ("alias challenger to version 2, while 1 is champion: 5, 25, 50, 100 %", promotions.promote_better),
+    ("alias challenger to version 5, which is slow on faint scans", trials.roll_back_slow),
+    ("alias challenger to version 6, which raises on faint scans", trials.eject_raising),
+    ("alias challenger to version 7, which takes faint scans for blank paper", trials.roll_back_shifted),
+    ("alias challenger to version 8, which is worse", promotions.refuse_worse),
     ("alias challenger to version 3, which is broken", promotions.refuse_broken),
     ("inverted digits as live traffic, then detect-drift through Prefect", drifting.detect_drift),
     ("deliver the notices to Slack, played by a receiver on this machine", messages.deliver),
@@ -120,7 +125,7 @@ def _perform(
         serving = open_clients.enter_context(ServingClient.of(settings))
         playbill.play("champion to version 1", lambda: _crown_first(settings, mlflow, references))
         traffic = open_clients.enter_context(flowing(settings, references, home.log("traffic")))
-        stage = Stage(settings, traffic, Servers(mlflow, serving, runs, slack), playbill.tell)
+        stage = Stage(settings, traffic, Servers(mlflow, serving, runs, slack), playbill)
         try:
             playbill.play(_TRAFFIC, lambda: _await_traffic(stage))
             for title, act in _ACTS:
@@ -136,13 +141,15 @@ def _crown_first(settings: FlowSettings, mlflow: httpx.Client, references: Refer
     scans, cache = real_scans(), references.folder / "cache"
     measure(settings, _GOOD, cache, scans).save(references.plain)
     measure(settings, _GOOD, cache, inverted(scans)).save(references.inverted)
+    mixed = measure(settings, (*_GOOD, *_ANSWERING), cache, half_faint(scans))
+    with_raising(mixed, measure(settings, _RAISING, cache, scans)).save(references.mixed)
     answers = wait_until(
         lambda: is_ready(settings.serving_url, f"/v2/models/{MODEL}/versions/1/ready"), _FIRST_ANSWER_SECONDS
     )
     if not answers:
         problem = f"version 1 did not answer within {_FIRST_ANSWER_SECONDS:.0f} s"
         raise CommandFailed(problem, next_step=f"see {Home(settings.home).log('serving')}")
-    return "version 1 is served; what versions 1 and 2 must answer was measured from their files"
+    return "version 1 is served; what each version must answer was measured from its files"
 
 
 def _await_traffic(stage: Stage) -> str:
@@ -153,8 +160,9 @@ def _await_traffic(stage: Stage) -> str:
 
 def _conclude(stage: Stage) -> Tally:
     records = stage.traffic.finish()
-    tally = judge(records, stage.periods, stage.gaps)
+    tally = judge(records, list(stage.periods), stage.gaps)
     report.show_table(tally, stage.measured)
+    report.show_rollouts(stage.settings, stage.measured.concluded)
     report.show_faults(tally, report.first_moment(records))
     return tally
 

@@ -6,19 +6,21 @@ Invariant: `periods` says at every moment which version has to answer, as far as
 import os
 import signal
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 
 from flows.cli.client import ServingClient
 from flows.cli.demo.live import LiveTraffic
+from flows.cli.demo.periods import Periods
+from flows.cli.demo.playbill import Playbill
 from flows.cli.demo.records import Record
 from flows.cli.demo.runs import FlowRuns
 from flows.cli.demo.settings import MODEL
 from flows.cli.demo.slack_receiver import SlackReceiver
-from flows.cli.demo.verdict import Gap, Period, first_answer
+from flows.cli.demo.verdict import Gap, first_answer
 from flows.cli.errors import CommandFailed
 from flows.cli.home import Home
 from flows.cli.sessions import is_alive, read_leader
@@ -29,24 +31,30 @@ from serving.store.registry import Registry
 
 # What MLflow's user interface calls when somebody edits the aliases of a version.
 _ALIAS_PATH = "/ajax-api/2.0/mlflow/registered-models/alias"
+_FILES_PATH = "/ajax-api/2.0/mlflow/artifacts/list"
 
 
 @dataclass(frozen=True, slots=True)
 class Promoted:
-    """A promotion by Prefect; seconds from the alias `challenger` on. `run` is the flow run's id."""
+    """A promotion by Prefect; seconds from the alias `challenger` on, to the first answer as champion.
 
-    run: str
+    `shares` tells what callers saw of the version at each stage.
+    """
+
     run_started_seconds: float
     answered_seconds: float
     ended_seconds: float
+    shares: str
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
-    """A challenger that stayed one; `seconds` from the alias on."""
+class Concluded:
+    """How a rollout ended; `seconds` from the alias on, `run` the flow run's id."""
 
     version: str
+    rollout: str
     run: str
+    verdict: str
     reason: str
     seconds: float
 
@@ -68,7 +76,7 @@ class Measured:
     rolled_back_seconds: float | None = None
     alias_back_seconds: float | None = None
     promoted: Promoted | None = None
-    refused: list[Refused] = field(default_factory=list)
+    concluded: list[Concluded] = field(default_factory=list)
     drifted: Drifted | None = None
     slack_messages: int | None = None
     mlflow_back_seconds: float | None = None
@@ -90,14 +98,15 @@ class Stage:
     """One demonstration while its traffic flows."""
 
     def __init__(
-        self, settings: FlowSettings, traffic: LiveTraffic, servers: Servers, tell: Callable[[str], None]
+        self, settings: FlowSettings, traffic: LiveTraffic, servers: Servers, playbill: Playbill
     ) -> None:
         self.settings = settings
         self.home = Home(settings.home)
         self.traffic = traffic
-        self.tell = tell
+        self.tell = playbill.tell
+        self.announce = playbill.announce
         self.measured = Measured()
-        self.periods: list[Period] = []
+        self.periods = Periods()
         self.gaps: list[Gap] = []
         self.runs = servers.runs
         self.slack = servers.slack
@@ -129,7 +138,7 @@ class Stage:
         )
         first = first_answer(self.traffic.since(since), version, since)
         assert first is not None
-        self.periods.append(Period(version, first.ended))
+        self.periods.settle(version, first.ended)
         return first
 
     def inverted_rows(self, since: float) -> int:
@@ -155,15 +164,26 @@ class Stage:
 
     def release_period(self) -> None:
         """From now on the present version need not answer any more."""
-        self.periods[-1] = replace(self.periods[-1], until=time.monotonic())
+        self.periods.release(time.monotonic())
+
+    def share_with(self, version: str) -> None:
+        """From now on `version` may answer beside the present one, which tries it out."""
+        self.periods.share(version, time.monotonic())
+
+    def settle_on(self, version: str) -> None:
+        """From now on nobody but `version` may answer."""
+        self.periods.settle(version, time.monotonic())
 
     def registry_alias(self, alias: Alias) -> str | None:
         """The version the alias names in MLflow."""
         return self._registry.alias(MODEL, alias)
 
-    def version_tag(self, ref: VersionRef, tag: str) -> str:
-        """A tag of a version in MLflow, empty where it is not set."""
-        return self._registry.version(ref).tags.get(tag, "")
+    def version_page(self, ref: VersionRef) -> tuple[Mapping[str, str], list[str]]:
+        """What MLflow's page of a version leads to: its tags, and the files that we left on its run."""
+        version = self._registry.version(ref)
+        asked = {"run_id": version.run_id, "path": "signalbox"}
+        listed = self._mlflow.get(_FILES_PATH, params=asked).raise_for_status().json()
+        return version.tags, [str(file["path"]) for file in listed.get("files", [])]
 
     def served_champion(self) -> dict[str, Any]:
         """Of the alias: the version wanted, the version served, and why they differ; from model-info."""

@@ -1,7 +1,8 @@
 """`python -m flows.cli.demo.traffic`: callers at a constant rate, until standard input is closed.
 
 Open loop: request k is sent k / rate seconds after the first, whatever became of those before it. A line
-`inverted` on standard input makes them ask for inverted scans, several in each request; `plain` ends that.
+`inverted` on standard input makes them ask for inverted scans, several in each request, `mixed` for scans
+of which half are faint; `plain` ends that.
 The callers are a stock `tritonclient`; every request leaves one line in the records file.
 """
 
@@ -146,7 +147,9 @@ def _obey_input(commands: Mapping[str, Callable[[], None]], stop: asyncio.Event)
 
 
 async def _run(arguments: argparse.Namespace, note: Callable[[Record], None]) -> None:
-    plain, inverted = read_reference(arguments.reference), read_reference(arguments.inverted)
+    plain, inverted, mixed = (
+        read_reference(path) for path in (arguments.reference, arguments.inverted, arguments.mixed)
+    )
     stop = asyncio.Event()
     # No limit on connections: a request that waited for one would not be an open loop's.
     async with triton.InferenceServerClient(
@@ -156,6 +159,7 @@ async def _run(arguments: argparse.Namespace, note: Callable[[Record], None]) ->
         commands = {
             "plain": lambda: callers.turn_to(plain, 1),
             "inverted": lambda: callers.turn_to(inverted, INVERTED_ROWS),
+            "mixed": lambda: callers.turn_to(mixed, 1),
         }
         _obey_input(commands, stop)
         await callers.call(arguments.rate, stop)
@@ -168,6 +172,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, required=True, help="requests per second")
     parser.add_argument("--reference", type=Path, required=True, help="scans and expected outputs, .npz")
     parser.add_argument("--inverted", type=Path, required=True, help="the same of the inverted scans")
+    parser.add_argument("--mixed", type=Path, required=True, help="the same of scans of which half are faint")
     parser.add_argument("--records", type=Path, required=True, help="file to append to")
     arguments = parser.parse_args()
     with arguments.records.open("a", buffering=1) as records:

@@ -11,7 +11,7 @@ from flows.cli.waiting import wait_until
 from flows.settings import FlowSettings, part_environment
 
 _DEADLINE_SECONDS = 600.0
-_NEEDED = ("1", "2", "3", "4", "5")
+_NEEDED = ("1", "2", "3", "4", "5", "6", "7", "8")
 
 
 def train(settings: FlowSettings, log: Path) -> str:

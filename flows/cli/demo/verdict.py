@@ -16,15 +16,42 @@ _NOT_READY = 503
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """Requests started within it must be answered by `version`, or by a stand-in marked as such."""
+    """Requests started within it must be answered by `version`, or by a stand-in marked as such.
+
+    `beside` is the version that is being tried out meanwhile and may answer too.
+    """
 
     version: str
     since: float
     until: float = math.inf
+    beside: str | None = None
 
     def is_broken_by(self, record: Record) -> bool:
         within = self.since < record.started < self.until
-        return within and record.version != self.version and record.variant != Variant.FALLBACK
+        is_due = record.version in (self.version, self.beside) or record.variant == Variant.FALLBACK
+        return within and not is_due
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """How many of so many answers came from one version."""
+
+    own: int
+    answers: int
+
+    @classmethod
+    def of(cls, records: Iterable[Record], version: str, since: float, until: float) -> "Share":
+        answered = [r for r in records if r.is_answered and since < r.started < until]
+        return cls(sum(record.version == version for record in answered), len(answered))
+
+    def is_about(self, percent: int) -> bool:
+        """Whether a draw of `percent` for each request can give this: within five standard deviations."""
+        ratio = percent / 100
+        spread = math.sqrt(self.answers * ratio * (1 - ratio))
+        return self.answers > 0 and abs(self.own - self.answers * ratio) <= 5 * spread
+
+    def __str__(self) -> str:
+        return f"{self.own / self.answers:.1%}" if self.answers else "nothing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +104,11 @@ def _is_wrong(record: Record, periods: Sequence[Period]) -> bool:
 
 
 def first_answer(records: Iterable[Record], version: str, since: float) -> Record | None:
-    """The earliest own answer of `version` to a request started after `since`."""
+    """The earliest answer that `version` gave as champion to a request started after `since`."""
     own = (
         record
         for record in records
-        if record.version == version and record.started >= since and record.variant != Variant.FALLBACK
+        if record.version == version and record.started >= since and record.variant == Variant.CHAMPION
     )
     return min(own, key=lambda record: record.ended, default=None)
 

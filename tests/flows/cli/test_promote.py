@@ -93,7 +93,7 @@ def assert_refused(result: subprocess.CompletedProcess[str], *words: str) -> Non
     ("options", "words"),
     [
         (("--strategy", "direct", "--stages", "5,100"), "a direct promotion has no stages for --stages"),
-        (("--stages", "100,5"), "stages must rise from at least 1 to 100, not 100,5"),
+        (("--stages", "100,5"), "stages must rise to 100, from shadow (0) or more, not 100,5"),
         (("--stage-seconds", "0"), "stage_seconds must be more than 0"),
         (("--stage-seconds", "60", "--stage-deadline-seconds", "9"), "is shorter than stage_seconds 60"),
     ],

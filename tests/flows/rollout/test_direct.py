@@ -22,7 +22,11 @@ STEPS = ["requested", "validated", "benchmarked", "restore_point", "alias_moved"
 def test_version_is_promoted_when_all_is_well(line: Line, registrar: Registrar) -> None:
     """Each step on record in its order, the way back noted before the alias moved."""
     outcome = line.promote("2")
-    assert (outcome.verdict, outcome.reason, outcome.warnings) == (Verdict.PROMOTED, "version 1 before", ())
+    assert (outcome.verdict, outcome.reason, outcome.warnings) == (
+        Verdict.PROMOTED,
+        "in the place of version 1",
+        (),
+    )
     assert registrar.named(MODEL) == "2"
     assert line.steps() == STEPS
     assert line.moves() == [("1", "2", Change.APPLIED)]
@@ -237,7 +241,7 @@ def test_rollback_is_lifted_also_while_the_alias_still_names_its_version(
     overrides.save(line.engine, line.override())
     line.clock.advance(1)
     outcome = line.promote("2")
-    assert (outcome.verdict, outcome.reason) == (Verdict.PROMOTED, "version 1 before")
+    assert (outcome.verdict, outcome.reason) == (Verdict.PROMOTED, "in the place of version 1")
     assert line.asked_of_validator == ["1"], "compared with the version that answers"
     assert overrides.active(line.engine) == []
 

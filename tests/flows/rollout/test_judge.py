@@ -8,11 +8,13 @@ from flows.rollout.evidence import Evidence
 from flows.rollout.judge import Shift, judge
 from flows.rollout.measurement import Measurement, Verdict
 from flows.rollout.policy import JudgePolicy, Kind, MetricName, read_policy
-from serving.core.comparison import Tally
+from serving.core.comparison import OutputTally, Tally
 from serving.core.scored import Scored
+from serving.core.window import WindowStats
 from tests.flows.rollout.witness import equal, numbers, pairs, stats
 
 POLICY = read_policy(None)
+ALIKE = {"output": OutputTally(labels=1)}
 
 
 def measurement(evidence: Evidence, metric: MetricName, kind: Kind | None = None) -> Measurement:
@@ -40,6 +42,56 @@ def with_policy(**limits: object) -> JudgePolicy:
 def test_errors_are_judged(champion: object, challenger: object, verdict: Verdict) -> None:
     evidence = Evidence(champion=champion, challenger=challenger)  # type: ignore[arg-type]
     assert measurement(evidence, MetricName.ERROR_RATE).verdict is verdict
+
+
+def no_room(answered: int, overloaded: int) -> WindowStats:
+    return stats(answered).plus(WindowStats(statuses={"overloaded": overloaded}))
+
+
+@pytest.mark.parametrize(
+    ("champion", "challenger", "verdict"),
+    [
+        pytest.param(no_room(1200, 0), stats(281, faults=280), Verdict.FAIL, id="challenger-alone"),
+        pytest.param(no_room(600, 600), stats(200, faults=100), Verdict.SUCCESS, id="both"),
+        pytest.param(no_room(600, 600), no_room(100, 100), Verdict.SUCCESS, id="both-by-callers"),
+    ],
+)
+def test_requests_there_was_no_room_for_count_against_both_alike(
+    champion: WindowStats, challenger: WindowStats, verdict: Verdict
+) -> None:
+    """A challenger that one request of 281 got an answer from has not simply had little traffic."""
+    evidence = Evidence(champion=champion, challenger=challenger)
+    assert measurement(evidence, MetricName.ERROR_RATE).verdict is verdict
+
+
+def copies(count: int, *, failed: int = 0, other_ms: float = 4.0) -> Tally:
+    found = pairs(0)
+    for _ in range(count):
+        found.add(ALIKE, champion_seconds=0.004, other_seconds=other_ms / 1000)
+    found.failed = failed
+    return found
+
+
+@pytest.mark.parametrize(
+    ("found", "metric", "verdict"),
+    [
+        pytest.param(copies(0), MetricName.ERROR_RATE, Verdict.NOT_MEASURED, id="none"),
+        pytest.param(copies(49), MetricName.ERROR_RATE, Verdict.INCONCLUSIVE, id="one-too-few"),
+        pytest.param(copies(50), MetricName.ERROR_RATE, Verdict.SUCCESS, id="enough"),
+        pytest.param(copies(48, failed=2), MetricName.ERROR_RATE, Verdict.SUCCESS, id="two-failed"),
+        pytest.param(copies(40, failed=12), MetricName.ERROR_RATE, Verdict.FAIL, id="many-failed"),
+        pytest.param(copies(0), MetricName.LATENCY, Verdict.NOT_MEASURED, id="nothing-timed"),
+        pytest.param(copies(49), MetricName.LATENCY, Verdict.INCONCLUSIVE, id="too-few-timed"),
+        pytest.param(copies(100), MetricName.LATENCY, Verdict.SUCCESS, id="as-fast"),
+        pytest.param(copies(100, other_ms=40), MetricName.LATENCY, Verdict.FAIL, id="slower"),
+    ],
+)
+def test_shadow_stage_is_judged_by_copies_alone(found: Tally, metric: MetricName, verdict: Verdict) -> None:
+    """The challenger answers nobody; whatever requests say of it is of another time."""
+    evidence = Evidence(
+        champion=stats(1000, ms=1), challenger=stats(100, faults=90), pairs=found, is_shadow=True
+    )
+    assert measurement(evidence, metric).verdict is verdict
 
 
 @pytest.mark.parametrize(
@@ -119,7 +171,8 @@ def test_labels_are_judged_by_the_share_that_differs(
 ) -> None:
     """Without a type, several columns have a largest one."""
     found = pairs(40, differing_ratio=differing_ratio)
-    assert measurement(Evidence(pairs=found), MetricName.PREDICTIONS, kind).verdict is verdict
+    measured = measurement(Evidence(pairs=found), MetricName.PREDICTIONS, kind)
+    assert (measured.verdict, measured.evidence["differing_ratio"]) == (verdict, differing_ratio)
 
 
 def scored(right: int, labels: int = 400) -> Scored:
@@ -212,6 +265,36 @@ def test_metric_that_is_not_required_may_be_missing() -> None:
             ),
             (),
             id="too-little-past",
+        ),
+        pytest.param(
+            replace(
+                equal(200),
+                past_labels=scored(380),
+                champion_labels=scored(300),
+                challenger_labels=scored(300),
+            ),
+            (Shift.LABELS,),
+            id="labels",
+        ),
+        pytest.param(
+            replace(
+                equal(200),
+                past_labels=scored(29, 29),
+                champion_labels=scored(300),
+                challenger_labels=scored(300),
+            ),
+            (),
+            id="too-few-labels-of-the-past",
+        ),
+        pytest.param(
+            replace(
+                equal(200),
+                past_labels=scored(380),
+                champion_labels=scored(300),
+                challenger_labels=scored(380),
+            ),
+            (),
+            id="labels-of-one-only",
         ),
     ],
 )

@@ -13,9 +13,9 @@ from tests.flows.rollout.line import MODEL, SLOWER, WORSE, Judgement, Line
 from tests.flows.rollout.registrar import Registrar
 
 # Commits and registry writes of an undisturbed run; `test_writes_are_counted_right` keeps them right.
-PROMOTED_WRITES = 19
-REFUSED_WRITES = 12
-TOO_SLOW_WRITES = 13
+PROMOTED_WRITES = 21
+REFUSED_WRITES = 14
+TOO_SLOW_WRITES = 15
 KILLED = -signal.SIGKILL
 
 

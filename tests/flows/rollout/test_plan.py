@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import settings as bounds
@@ -114,8 +115,10 @@ def test_terminal_verdict_is_written_once() -> None:
     assert (again.status, again.act, again.status.end) == (ended, Act.END, End.ROLLED_BACK)
 
 
-def asked(command: Command, identity: str = "c1") -> Asked:
-    return Asked(identity, command, "bob", NOW, "")
+def asked(
+    command: Command, identity: str = "c1", *, step: str = "approval", stage: int = 0, at: datetime = NOW
+) -> Asked:
+    return Asked(identity, command, "bob", at, step, stage)
 
 
 @pytest.mark.parametrize(
@@ -136,6 +139,42 @@ def test_command_is_heeded_once(status: Status, command: Command, step: Step) ->
     decision = decided(status, facts(UNSURE, asked=asked(command)))
     assert decision.status.step is step
     assert decision.status.heeded == "c1"
+
+
+@pytest.mark.parametrize(
+    ("given", "counts"),
+    [
+        pytest.param({}, True, id="of this state"),
+        pytest.param({"step": "observe"}, False, id="of a step before"),
+        pytest.param({"stage": 0}, False, id="of a stage before"),
+        pytest.param({"at": NOW + timedelta(seconds=19.9)}, True, id="just in time"),
+        pytest.param({"at": NOW + timedelta(seconds=20)}, False, id="too late"),
+    ],
+)
+def test_approval_counts_when_it_is_of_what_waits_and_in_time(given: dict[str, Any], counts: bool) -> None:
+    """Whatever it was given on earlier, its evidence was another."""
+    waiting = observing(1, step=Step.APPROVAL, rested_at=NOW)
+    decision = decided(waiting, facts(UNSURE, asked=asked(Command.APPROVE, **{"stage": 1} | given)))
+    assert decision.status.step is (Step.SET if counts else Step.APPROVAL)
+    assert decision.status.approved_by == ("bob" if counts else None)
+
+
+@pytest.mark.parametrize(
+    ("step", "named", "end"),
+    [
+        (Step.APPROVAL, None, End.ROLLED_BACK),
+        (Step.APPROVAL, "3", End.SUPERSEDED),
+        (Step.NAME, None, End.ROLLED_BACK),
+        (Step.APPROVAL, "2", None),
+    ],
+)
+def test_rollout_that_the_alias_asked_for_ends_with_it_before_any_traffic(
+    step: Step, named: str | None, end: End | None
+) -> None:
+    status, seen = Status(step=step, rested_at=NOW), facts(named=Named("1", named, None))
+    subject = replace(SUBJECT, was_challenger=True)
+    assert advance(subject, spec(), status, seen, NOW).status.end == end
+    assert advance(SUBJECT, spec(), status, seen, NOW).status.end is None
 
 
 def test_status_survives_the_store() -> None:

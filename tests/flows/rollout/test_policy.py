@@ -55,6 +55,8 @@ def test_policy_that_is_not_there_is_refused(tmp_path: Path) -> None:
         (" 5 % , 100%", (5, 100)),
         ("100", (100,)),
         ([1, 100], (1, 100)),
+        ("shadow,5,100", (0, 5, 100)),
+        ([0, 100], (0, 100)),
     ],
 )
 def test_stages_are_read(text: object, percents: tuple[int, ...]) -> None:
@@ -62,7 +64,8 @@ def test_stages_are_read(text: object, percents: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "0,100", "5,50", "50,25,100", "5,5,100", "5;100", "5.5,100", "101", "-5,100"]
+    "text",
+    ["", "0", "5,0,100", "5,shadow,100", "5,50", "50,25,100", "5,5,100", "5;100", "5.5,100", "101", "-5,100"],
 )
 def test_stages_are_refused_unless_they_rise_to_100(text: str) -> None:
     with pytest.raises(ValueError, match="stages must"):
@@ -89,6 +92,9 @@ def test_plan_takes_the_usual_where_nothing_is_given() -> None:
     assert (spec.percents, spec.stage_seconds, spec.deadline_seconds) == ((10, 100), 120.0, 1200.0)
     assert plan_of({"stage_seconds": "5"}, Usual(), None).deadline_seconds == 900.0
     assert Spec.from_json(spec.as_json()) == spec
+    sliced = plan_of({}, Usual(), None, slices='{"rare": [7, "9"]}')
+    assert sliced.slices == {"rare": ("7", "9")}
+    assert Spec.from_json(sliced.as_json()) == sliced
     with pytest.raises(ValueError, match="is shorter than stage_seconds"):
         plan_of({"stage_seconds": 60, "stage_deadline_seconds": 59}, Usual(), None)
 

@@ -127,7 +127,7 @@ def test_promotion_is_told_everywhere(line: Line, registrar: Registrar) -> None:
     assert registrar.models[MODEL].aliases == {"champion": "2"}
     assert registrar.tags("2") == {
         Tag.VALIDATION: "passed",
-        Tag.VERDICT: "promoted: version 1 before",
+        Tag.VERDICT: "promoted: in the place of version 1",
         Tag.ROLLOUT: outcome.rollout.id,
     }
     assert registrar.descriptions["2"] == "Trained on Tuesday."

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from flows.rollout.verify import Verdict, applied, split_applied
+from flows.rollout.verify import Verdict, applied, split_applied, withdrawn
 from serving.core.traffic import Split
 from serving.store.workers import Beat, Proof, WorkerModel
 
@@ -113,3 +113,28 @@ def split_beat(
 def test_split_applied(beats: list[Beat], expected: Verdict) -> None:
     """Percent, challenger and rollout as written, and a probe of the challenger since."""
     assert split_applied(beats, "digits", QUARTER, WRITTEN).verdict is expected
+
+
+SHADOW = Split("3", 0, "r-1")
+
+
+@pytest.mark.parametrize(
+    ("beats", "is_gone"),
+    [
+        pytest.param([], True, id="nobody"),
+        pytest.param([split_beat()], False, id="still splits"),
+        pytest.param([split_beat(percent=0)], False, id="still copies"),
+        pytest.param([split_beat(challenger=None, percent=0, rollout=None)], True, id="no split"),
+        pytest.param([split_beat(rollout="r-2")], True, id="splits for another"),
+        pytest.param([split_beat(rollout="r-2"), split_beat("b")], False, id="one"),
+    ],
+)
+def test_split_is_withdrawn_when_nobody_splits_or_copies(beats: list[Beat], is_gone: bool) -> None:
+    assert withdrawn(beats, "digits", "r-1") is is_gone
+
+
+def test_shadow_stage_is_applied_when_the_challenger_answered_a_probe() -> None:
+    """At 0 percent too it must be loaded and proven, or copies would tell nothing."""
+    assert split_applied([split_beat(percent=0)], "digits", SHADOW, WRITTEN).verdict is Verdict.APPLIED
+    unproven = [split_beat(percent=0, proven_at=None)]
+    assert split_applied(unproven, "digits", SHADOW, WRITTEN).verdict is Verdict.WAITING

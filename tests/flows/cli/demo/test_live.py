@@ -18,7 +18,7 @@ _REQUESTS = 20
 
 def saved_references(folder: Path) -> References:
     references = References(folder)
-    for path in (references.plain, references.inverted):
+    for path in (references.plain, references.inverted, references.mixed):
         rows = INVERTED_ROWS
         Reference(np.zeros((rows, 1, 8, 8), np.float32), {"1": np.zeros((rows, 10), np.float32)}).save(path)
     return references

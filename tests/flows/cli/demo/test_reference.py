@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flows.cli.demo.reference import Reference, inverted, read_reference, real_scans
+from flows.cli.demo.reference import Reference, half_faint, inverted, read_reference, real_scans, with_raising
 
 SCANS = np.zeros((2, 1, 8, 8), np.float32)
 
@@ -46,3 +46,20 @@ def test_inverted_scans_are_scans_when_looked_at_alone() -> None:
     assert (turned.dtype, turned.shape) == (scans.dtype, scans.shape)
     assert (turned.min(), turned.max()) == (0.0, 1.0)
     assert np.array_equal(inverted(turned), scans)
+
+
+def test_every_second_scan_is_faint_when_scans_are_mixed() -> None:
+    """At half its brightness; the others are as they were."""
+    scans = real_scans()
+    mixed = half_faint(scans)
+    assert np.array_equal(mixed[::2], scans[::2])
+    assert np.array_equal(mixed[1::2], scans[1::2] / 2)
+
+
+def test_no_answer_to_a_faint_scan_passes_when_its_version_raises() -> None:
+    """Of the other scans it has answers of its own."""
+    mixed = with_raising(Reference(SCANS, {"2": logits(2.0)}), Reference(SCANS, {"6": logits(6.0)}))
+    assert mixed.tells_apart()
+    assert mixed.matches("6", slice(0, 1), logits(6.0)[:1])
+    assert not mixed.matches("6", slice(1, 2), logits(6.0)[:1])
+    assert mixed.matches("2", slice(0, 2), logits(2.0))

@@ -6,12 +6,15 @@ import httpx
 import pytest
 
 from flows.cli.demo.records import Record
-from flows.cli.demo.report import prefect_pages, rows, show_faults
+from flows.cli.demo.report import prefect_pages, rollout_rows, rows, show_faults
 from flows.cli.demo.runs import FlowRuns
-from flows.cli.demo.stage import Drifted, Measured, Promoted, Refused
+from flows.cli.demo.stage import Concluded, Drifted, Measured, Promoted
 from flows.cli.demo.verdict import judge
 
 FAILED = Record(2.0, 2.1, version=None, variant=None, matches=False, status=500, error="it raised")
+REFUSED = Concluded(
+    "8", "0123456789abcdef", "run-8", "refused", "accuracy 0.62, the champion's 0.98; at most 0.01", 6.3
+)
 WRONG = Record(3.0, 3.1, version="1", variant="champion", matches=False, status=200)
 
 
@@ -19,8 +22,7 @@ def test_table_shows_what_was_measured_when_all_acts_were_played() -> None:
     """Counts, percentiles and seconds, each in its row."""
     measured = Measured(
         swap_seconds=[0.2, 0.1, 0.4],
-        promoted=Promoted("run-2", run_started_seconds=3.0, answered_seconds=6.5, ended_seconds=7.7),
-        refused=[Refused("5", "run-5", "accuracy 0.62, the champion's 0.98; at most 0.01 is allowed", 6.3)],
+        promoted=Promoted(3.0, answered_seconds=6.5, ended_seconds=7.7, shares="5.1% at 5 %"),
         drifted=Drifted("run-d", drifted=61, columns=64),
         slack_messages=13,
         mlflow_back_seconds=7.25,
@@ -33,7 +35,7 @@ def test_table_shows_what_was_measured_when_all_acts_were_played() -> None:
     assert shown["swaps, alias write to first new answer"] == "3, p50 0.20 s, p95 0.40 s"
     promotion = shown["version 2 promoted by Prefect, from alias challenger"]
     assert promotion == "7.7 s (run began 3.0 s, first answer 6.5 s)"
-    assert shown["version 5 refused after 6.3 s"] == "accuracy 0.62, the champion's 0.98"
+    assert shown["callers saw of it"] == "5.1% at 5 %"
     assert shown["columns drifted under inverted digits"] == "61 of 64"
     assert shown["Slack messages received"] == "13"
     assert shown["MLflow back after kill -9"] == "7.25 s"
@@ -47,6 +49,19 @@ def test_table_shows_dashes_when_an_act_was_not_played() -> None:
     assert {shown[name] for name in shown if any(word in name for word in told)} == {"-"}
 
 
+def test_rollout_is_shown_with_its_reason_when_it_ended() -> None:
+    """Enough of the id to ask for it, and the first of several reasons."""
+    assert rollout_rows([REFUSED]) == [
+        (
+            "8",
+            "refused",
+            "6 s",
+            "0123456789ab",
+            "accuracy 0.62, the champion's 0.98",
+        )
+    ]
+
+
 def test_faults_are_described_when_there_are_any(capsys: pytest.CaptureFixture[str]) -> None:
     """Each with its moment, and only a few of many."""
     show_faults(judge([WRONG, *[FAILED] * 7], [], []), began=1.0)
@@ -58,7 +73,7 @@ def test_faults_are_described_when_there_are_any(capsys: pytest.CaptureFixture[s
 
 def test_pages_are_named_when_runs_left_artifacts() -> None:
     """Each run of the story, and each key once."""
-    keys = {"run-2": ["promotion-digits"], "run-5": ["promotion-digits"], "run-d": ["drift-digits"]}
+    keys = {"run-2": ["promotion-digits"], "run-8": ["promotion-digits"], "run-d": ["drift-digits"]}
 
     def answer(request: httpx.Request) -> httpx.Response:
         run = json.loads(request.content)["artifacts"]["flow_run_id"]["any_"][0]
@@ -66,14 +81,13 @@ def test_pages_are_named_when_runs_left_artifacts() -> None:
 
     runs = FlowRuns(httpx.Client(base_url="http://prefect/api", transport=httpx.MockTransport(answer)))
     measured = Measured(
-        promoted=Promoted("run-2", 1.0, 2.0, 3.0),
-        refused=[Refused("5", "run-5", "worse", 4.0)],
+        concluded=[Concluded("2", "0123", "run-2", "promoted", "version 1 before", 60.0), REFUSED],
         drifted=Drifted("run-d", 1, 2),
     )
     assert prefect_pages(measured, runs) == [
         ("Prefect", "/"),
-        ("promoted 2", "/runs/flow-run/run-2"),
-        ("refused 5", "/runs/flow-run/run-5"),
+        ("version 2", "/runs/flow-run/run-2"),
+        ("version 8", "/runs/flow-run/run-8"),
         ("drift", "/runs/flow-run/run-d"),
         ("artifact", "/artifacts/key/drift-digits"),
         ("artifact", "/artifacts/key/promotion-digits"),

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from flows.cli.demo.records import Record
-from flows.cli.demo.verdict import Gap, Period, first_answer, first_stand_in, judge, percentile
+from flows.cli.demo.verdict import Gap, Period, Share, first_answer, first_stand_in, judge, percentile
 
 
 def answered(started: float, version: str = "1", **different: Any) -> Record:
@@ -46,6 +46,54 @@ def test_answer_is_judged_when_version_one_has_to_answer(record: Record, wrong: 
 
 
 @pytest.mark.parametrize(
+    ("record", "wrong"),
+    [
+        pytest.param(answered(5.0), False, id="the champion"),
+        pytest.param(answered(5.0, "5", variant="challenger"), False, id="the version that is tried out"),
+        pytest.param(answered(5.0, "4"), True, id="a third version"),
+        pytest.param(answered(5.0, "5", matches=False), True, id="foreign outputs"),
+    ],
+)
+def test_two_versions_may_answer_when_one_is_tried_out(record: Record, wrong: bool) -> None:
+    """Those two, each with its own outputs."""
+    assert bool(judge([record], [Period("1", since=2.0, beside="5")], []).wrong) is wrong
+
+
+def test_share_counts_answers_of_its_time_when_others_are_there_too() -> None:
+    """What was not answered belongs to nobody."""
+    records = [
+        answered(0.5, "2"),
+        answered(1.5, "2"),
+        *(answered(1.6, "1") for _ in range(3)),
+        unanswered(1.7, 1.8),
+        answered(9.0, "2"),
+    ]
+    share = Share.of(records, "2", since=1.0, until=8.0)
+    assert (share, str(share)) == (Share(1, 4), "25.0%")
+    assert str(Share.of([], "2", 0.0, 1.0)) == "nothing"
+
+
+@pytest.mark.parametrize(
+    ("own", "answers", "percent", "is_about"),
+    [
+        pytest.param(50, 1000, 5, True, id="exactly"),
+        pytest.param(84, 1000, 5, True, id="within five standard deviations"),
+        pytest.param(85, 1000, 5, False, id="beyond them"),
+        pytest.param(16, 1000, 5, True, id="as much below"),
+        pytest.param(15, 1000, 5, False, id="too few"),
+        pytest.param(100, 100, 100, True, id="all of them"),
+        pytest.param(99, 100, 100, False, id="all but one"),
+        pytest.param(0, 0, 5, False, id="nothing was answered"),
+    ],
+)
+def test_share_is_told_from_a_percent_when_chance_cannot_explain_it(
+    own: int, answers: int, percent: int, is_about: bool
+) -> None:
+    """Of 1000 draws at 5 %, one standard deviation is 6.9."""
+    assert Share(own, answers).is_about(percent) is is_about
+
+
+@pytest.mark.parametrize(
     ("record", "dead"),
     [
         pytest.param(unanswered(5.0, 5.1), True, id="refused in the gap"),
@@ -78,15 +126,16 @@ def test_open_period_holds_when_nothing_ended_it() -> None:
 
 
 def test_first_answer_is_its_own_when_stand_ins_and_older_requests_answer_too() -> None:
-    """Neither a fallback nor a request begun before the write tells that the version answers."""
+    """Neither a fallback, a challenger nor a request begun before the write tells of a champion."""
     records = [
         answered(0.9, "2"),
         answered(1.1, "2", variant="fallback"),
+        answered(1.15, "2", variant="challenger"),
         answered(1.3, "2", ended=9.0),
         answered(1.4, "2", ended=2.0),
         answered(1.2, "1"),
     ]
-    assert first_answer(records, "2", since=1.0) == records[3]
+    assert first_answer(records, "2", since=1.0) == records[4]
     assert first_answer(records, "3", since=1.0) is None
     assert first_stand_in(records, since=1.0) == records[1]
     assert first_stand_in(records, since=1.2) is None
