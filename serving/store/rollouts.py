@@ -319,8 +319,10 @@ def _approvable_until(rollout: Rollout, now: datetime) -> datetime:
     if status.get("step") != WAITS_FOR_APPROVAL:
         at = str(status.get("step") or rollout.phase).replace("_", " ")
         raise ChangeRefused(f"rollout {rollout.id} waits for no approval: it is at '{at}'")
-    until = read_time(status["rested_at"]) + timedelta(seconds=spec["stage_deadline_seconds"])
-    if now >= until:
+    seconds = spec["stage_deadline_seconds"]
+    until = read_time(status["rested_at"]) + timedelta(seconds=seconds)
+    # What was counted while it was looked at tells a deadline from a clock that was stepped.
+    if now >= until and status.get("rested_seconds", seconds) >= seconds:
         raise ChangeRefused(
             f"rollout {rollout.id} was to be approved until {until.isoformat(timespec='seconds')}; "
             "it ends as refused: promote the version again"

@@ -153,7 +153,7 @@ def test_command_is_heeded_once(status: Status, command: Command, step: Step) ->
 )
 def test_approval_counts_when_it_is_of_what_waits_and_in_time(given: dict[str, Any], counts: bool) -> None:
     """Whatever it was given on earlier, its evidence was another."""
-    waiting = observing(1, step=Step.APPROVAL, rested_at=NOW)
+    waiting = observing(1, step=Step.APPROVAL, rested_at=NOW, rested_seconds=20.0)
     decision = decided(waiting, facts(UNSURE, asked=asked(Command.APPROVE, **{"stage": 1} | given)))
     assert decision.status.step is (Step.SET if counts else Step.APPROVAL)
     assert decision.status.approved_by == ("bob" if counts else None)
