@@ -13,6 +13,7 @@ from datetime import datetime
 from sqlalchemy import Engine
 
 from flows.rollout.direct import DirectPromotion
+from flows.rollout.explanation import explain
 from flows.rollout.keeper import take
 from flows.rollout.outcome import Outcome, Verdict, notice_of, state_of
 from flows.rollout.parts import Parts
@@ -192,7 +193,7 @@ def tidy(rollout: Rollout, registry: Registry, guard: Guard, lease: Callable[[],
     try:
         problem = _untagged(rollout, registry, guard, lease)
         if not _is_champion_already(registry, rollout):
-            _explain(registry, ref, rollout)
+            explain(registry, ref, rollout)
         wish = Wish(
             model=rollout.model,
             alias=Alias.CHALLENGER,
@@ -237,57 +238,6 @@ def _is_champion_already(registry: Registry, rollout: Rollout) -> bool:
     """Asking for the present champion is refused, and says nothing against the version."""
     is_refused = rollout.state is rollouts.State.REFUSED
     return is_refused and registry.alias(rollout.model, Alias.CHAMPION) == rollout.version
-
-
-def _explain(registry: Registry, ref: VersionRef, rollout: Rollout) -> None:
-    """The verdict is written last: as long as it is not there, the rest is written again."""
-    tags, verdict = registry.version(ref).tags, f"{rollout.state}: {rollout.reason}"[:4900]
-    if (tags.get(Tag.ROLLOUT), tags.get(Tag.VERDICT)) == (rollout.id, verdict):
-        return
-    evidence = rollout.evidence or {}
-    verdicts = (evidence.get("verdict"), evidence.get("benchmark", {}).get("verdict"))
-    if rollout.state is rollouts.State.REFUSED and "failed" in verdicts:
-        registry.set_version_tag(ref, Tag.VALIDATION, "failed")
-    if rollout.state is not rollouts.State.PROMOTED:
-        registry.set_version_description(ref, _described(registry.version(ref).description, rollout))
-    _explain_stage(registry, ref, rollout)
-    registry.set_version_tag(ref, Tag.ROLLOUT, rollout.id)
-    registry.set_version_tag(ref, Tag.VERDICT, verdict)
-
-
-def _explain_stage(registry: Registry, ref: VersionRef, rollout: Rollout) -> None:
-    """The stage at which a staged rollout ended, and what share of the traffic is left."""
-    if rollout.status is None or rollout.spec is None:
-        return
-    stage = f"{rollout.status['stage'] + 1} of {len(rollout.spec['stages'])}"
-    registry.set_version_tag(ref, Tag.STAGE, stage)
-    is_champion = registry.alias(rollout.model, Alias.CHAMPION) == rollout.version
-    registry.set_version_tag(ref, Tag.TRAFFIC_PERCENT, "100" if is_champion else "0")
-    if is_champion:
-        _relieve(registry, rollout)
-
-
-def _relieve(registry: Registry, rollout: Rollout) -> None:
-    """No share of the traffic is left to show on the champion before."""
-    before = (rollout.restore_point or {}).get("champion")
-    if before is None:
-        return
-    ref = VersionRef(rollout.model, before)
-    try:
-        if registry.version(ref).tags.get(Tag.TRAFFIC_PERCENT, "0") != "0":
-            registry.set_version_tag(ref, Tag.TRAFFIC_PERCENT, "0")
-    except NotServed as error:
-        log.info("champion_before_is_gone rollout=%s reason=%s", rollout.id, error)
-
-
-def _described(description: str, rollout: Rollout) -> str:
-    """The description somebody wrote, with our last verdict under it instead of an earlier one."""
-    own = description.partition(_MARK)[0].rstrip()
-    when = rollout.finished_at.isoformat(timespec="seconds") if rollout.finished_at else ""
-    return f"{own}\n\n{_MARK} {rollout.state} {when}: {rollout.reason}".strip()[:4900]
-
-
-_MARK = "Signalbox:"
 
 
 def _versions(registry: Registry, model: str) -> str:
