@@ -107,6 +107,7 @@ def test_gate_before_the_first_percent_comes_after_the_shadow_stage(
 ) -> None:
     """A person who is asked before callers meet it has the copies' evidence to look at."""
     outcome = staged(line, approve_before=1)
-    assert (outcome.verdict, outcome.reason) == (Verdict.HELD, "approval is wanted before 50 %")
+    assert outcome.verdict is Verdict.HELD
+    assert outcome.reason.startswith("approval is wanted before 50 %")
     status = (outcome.rollout.status if outcome.rollout else None) or {}
     assert [record["percent"] for record in status["passed"]] == [0]
