@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -53,16 +54,19 @@ def laid(home: Path) -> list[object]:
 
 
 async def assert_settled(server: Station) -> None:
-    """Version 1 answers and is named; no override, no intent is open; an intact trail."""
+    """Version 1 answers and is named; no override, no intent of its is open; an intact trail."""
     await server.serves("1")
     await server.names("1")
 
-    def is_over() -> bool:
-        return overrides.active(server.engine) == [] and changes.open_intents(server.engine, "m") == []
+    def left() -> list[object]:
+        # An intent of alias previous may stay open: the next write of that alias settles it by reading.
+        return [*overrides.active(server.engine), *changes.open_intents(server.engine, "m", "champion")]
 
-    async with asyncio.timeout(_SETTLED_SECONDS):
-        while not is_over():
-            await server.turns(1)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_SETTLED_SECONDS):
+            while left():
+                await server.turns(1)
+    assert left() == []
     moved = [(old, new) for old, new, by_hand in server.changes() if not by_hand]
     assert moved == [("2", "1")]
     assert audit.verify(server.engine).verdict is audit.Verdict.INTACT

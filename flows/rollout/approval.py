@@ -15,14 +15,14 @@ def is_wanted(spec: Spec, status: Status, stage: int) -> bool:
 
 def wish(spec: Spec, stage: int, now: datetime) -> str:
     """What is asked for, from now on."""
-    until = (now + timedelta(seconds=spec.deadline_seconds)).isoformat(timespec="seconds")
-    return f"approval is wanted before {shown(spec.percents[stage])}, until {until}"
+    until = now + timedelta(seconds=spec.deadline_seconds)
+    before = shown(spec.percents[stage])
+    return f"approval is wanted before {before}, until {until.isoformat(timespec='seconds')}"
 
 
-def is_expired(spec: Spec, status: Status, at: datetime) -> bool:
-    """Whether the deadline has passed at that time, and not only by a clock that was stepped."""
-    waited = (at - status.rested_at).total_seconds() if status.rested_at is not None else 0.0
-    return min(waited, status.rested_seconds) >= spec.deadline_seconds
+def is_expired(spec: Spec, status: Status) -> bool:
+    """Whether the deadline has passed, as far as somebody looked on."""
+    return status.rested_seconds >= spec.deadline_seconds
 
 
 def is_given(spec: Spec, status: Status, asked: Asked) -> bool:
@@ -32,4 +32,4 @@ def is_given(spec: Spec, status: Status, asked: Asked) -> bool:
     """
     is_of_this = (asked.step, asked.stage) == (str(status.step), status.stage)
     is_waiting = status.step is Step.APPROVAL
-    return is_waiting and is_of_this and not is_expired(spec, status, asked.at)
+    return is_waiting and is_of_this and (asked.until is None or asked.at < asked.until)

@@ -9,11 +9,10 @@ from datetime import datetime
 from flows.rollout import verify
 from flows.rollout.facts import Facts
 from flows.rollout.status import Status, Step
+from serving.store.rollouts import LONGEST_REST_SECONDS
 
 # A longer pause between two looks is an outage of the watcher.
 LONGEST_LOOK_SECONDS = 10.0
-# A resting rollout is looked at every minute or two; more at once is a clock that was stepped.
-LONGEST_REST_SECONDS = 150.0
 
 
 def counted(status: Status, facts: Facts, now: datetime) -> Status:
@@ -46,7 +45,6 @@ def _begun_anew(status: Status, now: datetime) -> Status:
         set_at=min(status.set_at, now) if status.set_at is not None else None,
         began=min(status.began, now) if status.began is not None else None,
         since=now if status.since is not None else None,
-        rested_at=min(status.rested_at, now) if status.rested_at is not None else None,
         window_since=now if status.window_since is not None else None,
         observed_seconds=0.0,
         window_seconds=0.0,

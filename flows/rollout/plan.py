@@ -150,7 +150,7 @@ def _approval(spec: Spec, status: Status, facts: Facts, now: datetime) -> Decisi
     judgement = facts.judgement
     if judgement is not None and judgement.verdict is Verdict.FAIL and status.since is not None:
         return _end(status, End.ROLLED_BACK, _blame(spec, status, judgement))
-    if approval.is_expired(spec, status, now):
+    if approval.is_expired(spec, status):
         return _end(status, End.REFUSED, f"nobody approved it within {spec.deadline_seconds:.0f} s")
     return Decision(status, Act.REST)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-from flows.rollout.policy import MetricName
+from flows.rollout.policy import MetricName, shown
 from flows.rollout.render import judged_stages
 from serving.store.rollouts import Rollout
 
@@ -45,7 +45,7 @@ def stages_plot(rollout: Rollout) -> bytes | None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=_INCHES, dpi=_DOTS_PER_INCH, layout="constrained")
-    percents = [f"{percent} %" for percent, _ in stages]
+    percents = [shown(percent) for percent, _ in stages]
     panels = _panels([metrics for _, metrics in stages], rollout)
     for axes, panel in zip(figure.subplots(1, len(panels)), panels, strict=True):
         _draw(axes, panel, percents)

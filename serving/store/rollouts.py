@@ -28,6 +28,8 @@ _table = schema.rollouts
 _CHALLENGER = "was_challenger"
 # The step of a status in which a person's approval is waited for.
 WAITS_FOR_APPROVAL = "approval"
+# A resting rollout is looked at every minute or two; more at once is a clock that was stepped.
+LONGEST_REST_SECONDS = 150.0
 
 
 class State(StrEnum):
@@ -319,15 +321,15 @@ def _approvable_until(rollout: Rollout, now: datetime) -> datetime:
     if status.get("step") != WAITS_FOR_APPROVAL:
         at = str(status.get("step") or rollout.phase).replace("_", " ")
         raise ChangeRefused(f"rollout {rollout.id} waits for no approval: it is at '{at}'")
-    seconds = spec["stage_deadline_seconds"]
-    until = read_time(status["rested_at"]) + timedelta(seconds=seconds)
-    # What was counted while it was looked at tells a deadline from a clock that was stepped.
-    if now >= until and status.get("rested_seconds", seconds) >= seconds:
+    deadline_seconds = spec["stage_deadline_seconds"]
+    since_look = (now - read_time(status["looked_at"])).total_seconds()
+    rested = status["rested_seconds"] + min(max(since_look, 0.0), LONGEST_REST_SECONDS)
+    if rested >= deadline_seconds:
         raise ChangeRefused(
-            f"rollout {rollout.id} was to be approved until {until.isoformat(timespec='seconds')}; "
+            f"rollout {rollout.id} was to be approved within {deadline_seconds:.0f} s; "
             "it ends as refused: promote the version again"
         )
-    return until
+    return now + timedelta(seconds=deadline_seconds - rested)
 
 
 def _ended_since(connection: Connection, request: Request, asked_at: datetime) -> Rollout | None:

@@ -136,21 +136,22 @@ def at_the_gate(engine: Engine, step: str = "approval") -> Rollout:
     """An open staged rollout that rests since NOW, to be approved within an hour."""
     staged = replace(asked(), strategy="staged", spec={"stage_deadline_seconds": 3600.0})
     entered = enter(engine, staged).rollout
-    status: dict[str, JsonValue] = {"step": step, "stage": 1, "rested_at": NOW.isoformat()}
+    status: dict[str, JsonValue] = {"step": step, "stage": 1, "looked_at": NOW.isoformat()}
+    status["rested_seconds"] = 3500.0
     return rollouts.note(engine, entered, status, held(engine), NOW)
 
 
 def test_approval_is_recorded_with_who_when_on_what_and_until_when(engine: Engine) -> None:
     """On the rollout for whoever carries it on, and in the audit trail for good."""
     rollout = at_the_gate(engine)
-    approved = rollouts.ask(engine, rollout.id, Command.APPROVE, "bob", NOW + timedelta(minutes=59)).asked
+    approved = rollouts.ask(engine, rollout.id, Command.APPROVE, "bob", NOW + timedelta(seconds=99)).asked
     assert approved is not None
     assert (approved.command, approved.by, approved.at) == (
         Command.APPROVE,
         "bob",
-        NOW + timedelta(minutes=59),
+        NOW + timedelta(seconds=99),
     )
-    assert (approved.step, approved.stage, approved.until) == ("approval", 1, NOW + timedelta(hours=1))
+    assert (approved.step, approved.stage, approved.until) == ("approval", 1, NOW + timedelta(seconds=100))
     entry = audit.tail(engine, 1)[0].entry
     assert (entry.actor, entry.details["rollout"], entry.details["step"]) == (
         "bob",
@@ -158,22 +159,22 @@ def test_approval_is_recorded_with_who_when_on_what_and_until_when(engine: Engin
         "asked to approve",
     )
     assert (entry.details["at"], entry.details["stage"]) == ("approval", 1)
-    assert str(entry.details["until"]).startswith("2026-03-01T13:00:00")
+    assert str(entry.details["until"]).startswith("2026-03-01T12:01:40")
 
 
 @pytest.mark.parametrize(
-    ("step", "minutes", "words"),
+    ("step", "seconds", "words"),
     [
         ("observe", 1, "waits for no approval: it is at 'observe'"),
-        ("approval", 60, "was to be approved until 2026-03-01T13:00:00+00:00"),
+        ("approval", 100, "was to be approved within 3600 s"),
     ],
 )
 def test_approval_is_refused_when_nothing_waits_for_it_or_no_longer(
-    engine: Engine, step: str, minutes: float, words: str
+    engine: Engine, step: str, seconds: float, words: str
 ) -> None:
     rollout = at_the_gate(engine, step)
     with pytest.raises(ChangeRefused, match=re.escape(words)):
-        rollouts.ask(engine, rollout.id, Command.APPROVE, "bob", NOW + timedelta(minutes=minutes))
+        rollouts.ask(engine, rollout.id, Command.APPROVE, "bob", NOW + timedelta(seconds=seconds))
     assert rollouts.get(engine, rollout.id).asked is None
 
 

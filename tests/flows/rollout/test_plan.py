@@ -118,7 +118,7 @@ def test_terminal_verdict_is_written_once() -> None:
 def asked(
     command: Command, identity: str = "c1", *, step: str = "approval", stage: int = 0, at: datetime = NOW
 ) -> Asked:
-    return Asked(identity, command, "bob", at, step, stage)
+    return Asked(identity, command, "bob", at, step, stage, NOW + timedelta(seconds=20))
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_command_is_heeded_once(status: Status, command: Command, step: Step) ->
 )
 def test_approval_counts_when_it_is_of_what_waits_and_in_time(given: dict[str, Any], counts: bool) -> None:
     """Whatever it was given on earlier, its evidence was another."""
-    waiting = observing(1, step=Step.APPROVAL, rested_at=NOW, rested_seconds=20.0)
+    waiting = observing(1, step=Step.APPROVAL, rested_at=NOW)
     decision = decided(waiting, facts(UNSURE, asked=asked(Command.APPROVE, **{"stage": 1} | given)))
     assert decision.status.step is (Step.SET if counts else Step.APPROVAL)
     assert decision.status.approved_by == ("bob" if counts else None)

@@ -437,7 +437,7 @@ def test_nobody_is_timed_out_of_an_approval_when_the_clock_is_stepped(
     for _ in range(2):
         outcome = line.carry_on(line.rollouts()[0])
         assert outcome.verdict is Verdict.HELD
-        assert outcome.reason.startswith("approval is wanted before 100 %")
+        assert outcome.reason.startswith("approval is wanted before 100 %, until ")
     rollouts.ask(line.engine, line.rollouts()[0].id, Command.APPROVE, "bob", line.clock.now())
     assert line.carry_on(line.rollouts()[0]).verdict is Verdict.PROMOTED
 
