@@ -45,6 +45,7 @@ def _begun_anew(status: Status, now: datetime) -> Status:
         set_at=min(status.set_at, now) if status.set_at is not None else None,
         began=min(status.began, now) if status.began is not None else None,
         since=now if status.since is not None else None,
+        rested_at=min(status.rested_at, now) if status.rested_at is not None else None,
         window_since=now if status.window_since is not None else None,
         observed_seconds=0.0,
         window_seconds=0.0,
