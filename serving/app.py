@@ -400,6 +400,7 @@ async def _restore(ground: _Ground, versions: _Versions, changes: _Changes) -> N
     served = await asyncio.to_thread(versions.record.read)
     await restore(served, versions.models, versions.library, ground.overrides, visibility)
     visibility.tell(changes.splits.note_changed)
+    await changes.rollbacks.recover()
 
 
 def _feedback(ground: _Ground, versions: _Versions) -> Feedback:

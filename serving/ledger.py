@@ -59,6 +59,10 @@ class Ledger:
         """Put a notice into the outbox; returns at once."""
         self._thread.submit(self._guarded, lambda: self._enqueue(notice))
 
+    async def notified(self, notice: Notice) -> None:
+        """Put a notice into the outbox before going on. Raises `StoreUnavailable`, and nothing is kept."""
+        await asyncio.wrap_future(self._thread.submit(self._write, notice))
+
     async def call(self, work: Callable[[Engine], Result]) -> Result:
         """The result of a store call made in turn. Raises `StoreUnavailable`."""
         result = await asyncio.wrap_future(self._thread.submit(work, self._engine))

@@ -50,6 +50,10 @@ class Overrides:
         last = {override.role: override for override in self.of(model)}
         return [override for override in last.values() if override.id in self._own]
 
+    def all_own(self) -> list[Override]:
+        """Every override that this server laid and nobody followed up."""
+        return list(self._own.values())
+
     def laid_for(self, model: str, role: str) -> Override | None:
         """The override in force for a role, if any."""
         return next((o for o in reversed(self.of(model)) if o.role == role), None)

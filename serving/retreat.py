@@ -18,8 +18,9 @@ from serving.followed import FollowedModel
 from serving.ledger import Ledger
 from serving.orders import Orders
 from serving.overrides import Overrides
-from serving.rollback import Rollbacks, Way
+from serving.rollback import Rollbacks
 from serving.rollback_book import RollbackBook
+from serving.rollback_record import Way
 from serving.store import destination, rollbacks, workers
 from serving.store.destination import Wanted
 from serving.store.rollbacks import RollbackRecord, State, Step, Strategy

@@ -7,26 +7,25 @@ Order: the override is durable before traffic moves; traffic moves before the re
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
-from datetime import datetime
-from uuid import uuid4
+from dataclasses import replace
 
 from serving.candidate import in_thread
 from serving.core.clock import Clock
 from serving.core.contract import Contract, compatibility
 from serving.core.errors import ChangeRefused, NotServed, SignalboxError, StoreUnavailable
-from serving.core.model import Alias
+from serving.core.model import Alias, VersionRef
 from serving.followed import FollowedModel, as_served, find_served
 from serving.formats.selftest import Verdict, self_test
 from serving.ledger import Ledger
 from serving.library import Library
-from serving.notices import champion_failing, rolled_back
+from serving.notices import champion_failing
 from serving.overrides import Overrides
 from serving.pool import LoadedVersion, VersionKey
 from serving.rollback_book import RollbackBook
+from serving.rollback_record import Way, recovered, taken
 from serving.settings import ServingSettings
 from serving.store.overrides import Override
-from serving.store.rollbacks import RollbackRecord, State, Step, Strategy
+from serving.store.rollbacks import RollbackRecord, Strategy
 from serving.telemetry.metrics import Metrics
 from serving.visibility import Visibility
 from serving.watch import AnswerWindow, Evidence
@@ -35,20 +34,6 @@ log = logging.getLogger(__name__)
 
 WATCH_ACTOR = "serving:watch"
 _CHECK_SECONDS = 10.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
-    """A way back. `version` None means the last good one; with `restore_point`, what else that point holds
-    is put back afterwards by the flow.
-    """
-
-    strategy: Strategy
-    actor: str
-    reason: str
-    version: str | None = None
-    restore_point: str | None = None
-    allow_signature_change: bool = False
 
 
 class Rollbacks:
@@ -108,13 +93,23 @@ class Rollbacks:
                     raise ChangeRefused(f"version {target.ref.version} of '{model}' answers already")
                 if failing not in (None, champion.key):
                     raise ChangeRefused(f"version {champion.ref.version} of '{model}' is champion by now")
-                rollback = _taken(model, way, champion, target, self._clock.now())
+                rollback = taken(model, way, champion, target, self._clock.now())
                 rollback = await self._apply(followed, rollback, target, is_watched=failing is not None)
         await self._book.note(rollback)
         self._library.sweep(followed)
         self._wake()  # the registry is told on the follower's next turn: let that be now
         await self._spread()
         return rollback
+
+    async def recover(self) -> None:
+        """Tell of what a server had done when it was killed, before it could say so."""
+        known = await self._book.known()
+        for override in self._overrides.all_own():
+            if override.role != Alias.CHAMPION or override.answer_with is None or override.id in known:
+                continue
+            rollback = recovered(override, self._clock.now())
+            self._tell(rollback)
+            await self._book.note(rollback)
 
     def judge(self, followed: FollowedModel, evidence: Evidence) -> None:
         """React to a champion whose answers fail; called from the request path, so it only schedules."""
@@ -244,7 +239,7 @@ class Rollbacks:
         return await self._overrides.lay(override)
 
     def _tell(self, rollback: RollbackRecord) -> None:
-        ref = self._models[rollback.model].key_of(rollback.from_version).ref
+        ref = VersionRef(rollback.model, rollback.from_version)
         log.warning("rolled_back from=%s to=%s reason=%s", ref, rollback.to_version, rollback.reason)
         self._ledger.audit(
             "roll_back",
@@ -257,31 +252,6 @@ class Rollbacks:
             reason=rollback.reason,
             restore_point=rollback.restore_point,
         )
-        self._ledger.notify(
-            rolled_back(ref, rollback.to_version, rollback.strategy, rollback.actor, rollback.reason)
-        )
-
-
-def _taken(
-    model: str, way: Way, champion: LoadedVersion, target: LoadedVersion, now: datetime
-) -> RollbackRecord:
-    """The rollback for the books. With a restore point it is open until the flow has put the rest back."""
-    is_done = way.restore_point is None
-    return RollbackRecord(
-        id=uuid4().hex,
-        model=model,
-        strategy=way.strategy,
-        from_version=champion.ref.version,
-        to_version=target.ref.version,
-        restore_point=way.restore_point,
-        state=State.COMPLETED if is_done else State.OPEN,
-        step=Step.MOVED,
-        actor=way.actor,
-        reason=way.reason,
-        created_at=now,
-        updated_at=now,
-        finished_at=now if is_done else None,
-    )
 
 
 def _check_contract(target: LoadedVersion, champion: LoadedVersion) -> None:

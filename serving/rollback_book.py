@@ -11,8 +11,11 @@ from dataclasses import replace
 from functools import partial
 
 from serving.core.errors import NotServed, SignalboxError, StoreUnavailable
+from serving.core.model import VersionRef
 from serving.ledger import Ledger
+from serving.notices import rolled_back
 from serving.store import rollbacks
+from serving.store.outbox import Notice
 from serving.store.rollback_file import Kept, RollbackFile
 from serving.store.rollbacks import RollbackRecord
 
@@ -42,6 +45,10 @@ class RollbackBook:
         await self._change(add)
         self._is_behind = True
         self.consider()
+
+    async def known(self) -> set[str]:
+        """The ids of the rollbacks this server has noted."""
+        return {kept.record.id for kept in await asyncio.to_thread(self._file.read)}
 
     def consider(self) -> None:
         """Give the store what it lacks, if nobody is at it."""
@@ -78,6 +85,7 @@ class RollbackBook:
             record = kept.record
             try:
                 await self._ledger.call(lambda engine, r=record: rollbacks.note_taken(engine, r))  # type: ignore[misc]
+                await self._ledger.notified(_notice(record))
             except StoreUnavailable as error:
                 log.warning("rollback_not_stored id=%s reason=%s", record.id, error)
                 return
@@ -89,6 +97,11 @@ class RollbackBook:
             await asyncio.to_thread(self._file.change, change)
         except OSError as error:
             log.error("rollback_not_kept reason=%s", error)
+
+
+def _notice(record: RollbackRecord) -> Notice:
+    left = VersionRef(record.model, record.from_version)
+    return rolled_back(left, record.to_version, record.strategy, record.actor, record.reason)
 
 
 def _stored(rollback_id: str, kept: list[Kept]) -> list[Kept]:

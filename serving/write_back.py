@@ -35,10 +35,11 @@ _LONGEST_RETRY_SECONDS = 30.0
 
 
 class _Step(StrEnum):
-    """Two kinds of work that back off apart: an override's write must not wait for the books."""
+    """Kinds of work that back off apart: an override's write must not wait for the books."""
 
     OVERRIDES = "overrides"
     BOOKS = "books"
+    INTENTS = "intents"
 
 
 class WriteBack:
@@ -66,6 +67,8 @@ class WriteBack:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._not_before: dict[tuple[str, _Step], float] = {}
         self._failures: dict[tuple[str, _Step], int] = {}
+        # Models for which nothing is left open by a process that was killed before this one began.
+        self._settled: set[str] = set()
 
     def consider(self, model: FollowedModel) -> None:
         """Start what is due for a model whose registry state was just read."""
@@ -89,6 +92,8 @@ class WriteBack:
     def _is_due(self, model: FollowedModel, step: _Step) -> bool:
         if step is _Step.OVERRIDES:
             return bool(self._override_wishes(model))
+        if step is _Step.INTENTS:
+            return self._must_settle(model)
         return (
             self._must_record(model)
             or self._previous_wish(model) is not None
@@ -98,13 +103,22 @@ class WriteBack:
     async def _tend(self, model: FollowedModel, due: list[_Step]) -> None:
         for step in due:
             try:
-                await (self._tell_overrides(model) if step is _Step.OVERRIDES else self._keep_books(model))
+                await self._take(model, step)
                 self._failures.pop((model.name, step), None)
             except SignalboxError as error:
                 self._back_off(model.name, step, error)
             except Exception as error:  # a task edge: the next turn tries again
                 log.exception("write_back_failed model=%s", model.name)
                 self._back_off(model.name, step, error)
+
+    async def _take(self, model: FollowedModel, step: _Step) -> None:
+        match step:
+            case _Step.OVERRIDES:
+                await self._tell_overrides(model)
+            case _Step.BOOKS:
+                await self._keep_books(model)
+            case _Step.INTENTS:
+                await asyncio.to_thread(self._settle, model.name)
 
     async def _tell_overrides(self, model: FollowedModel) -> None:
         for wish in self._override_wishes(model):
@@ -146,6 +160,15 @@ class WriteBack:
         wait_seconds = min(_FIRST_RETRY_SECONDS * 2 ** (failures - 1), _LONGEST_RETRY_SECONDS)
         self._not_before[model, step] = self._clock.monotonic() + wait_seconds
         log.warning("write_back_waits model=%s step=%s seconds=%.0f %s", model, step, wait_seconds, error)
+
+    def _must_settle(self, model: FollowedModel) -> bool:
+        return model.name not in self._settled and model.registered is not None and self._leads()
+
+    def _settle(self, model: str) -> None:
+        if self._guard.has_open(model):
+            with self._guard.holding(model, self._holder):
+                self._guard.settle(model)
+        self._settled.add(model)
 
     def _must_record(self, model: FollowedModel) -> bool:
         named = model.registered.aliases.get(Alias.CHAMPION) if model.registered else None

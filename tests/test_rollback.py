@@ -53,7 +53,7 @@ async def test_rollback_answers_with_the_last_good_version_at_once(
         await server.names("1")
         [row] = await server.audit("roll_back")
         assert (row["actor"], row["version"], row["details"]["reason"]) == ("admin", "1", "looks wrong")
-        assert "rolled_back" in server.notices()
+        await eventually(lambda: "rolled_back" in server.notices(), "people are told")
 
         async def settled() -> bool:
             status = await server.http.get(told["status_url"], headers=ADMIN)

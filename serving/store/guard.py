@@ -124,6 +124,25 @@ class Guard:
         entry = self._alias_of(wish) if isinstance(wish, Wish) else self._tag_of(wish)
         return self._change(entry, lease)
 
+    def has_open(self, model: str) -> bool:
+        """Whether an intent waits for its outcome: somebody is at it, or died."""
+        return bool(changes.open_intents(self._engine, model))
+
+    def settle(self, model: str) -> None:
+        """Give what dead processes left open the outcome the registry shows.
+
+        Hold the model's lease: then nobody is between an intent and its outcome. Raises
+        `RegistryUnavailable` or `NotServed` where it cannot be read.
+        """
+        for intent in changes.open_intents(self._engine, model):
+            is_tag = intent.alias == Tag.TRAFFIC
+            named = (
+                self._registry.tag(model, Tag.TRAFFIC)
+                if is_tag
+                else self._registry.alias(model, intent.alias)
+            )
+            self._conclude(intent, named)
+
     def _alias_of(self, wish: Wish) -> _Entry:
         model, alias = wish.model, wish.alias
         return _Entry(
@@ -201,9 +220,12 @@ class Guard:
     def _settle_open(self, wish: Wish, seen: str | None) -> None:
         """Give intents that a dead process left open the outcome the registry shows."""
         for intent in changes.open_intents(self._engine, wish.model, wish.alias):
-            outcome = Outcome.APPLIED if seen == intent.to_version else Outcome.FAILED
-            log.warning("intent_settled_late id=%d outcome=%s", intent.id, outcome)
-            changes.settle(self._engine, intent.id, outcome, f"found open; the registry names {seen}")
+            self._conclude(intent, seen)
+
+    def _conclude(self, intent: RecordedChange, seen: str | None) -> None:
+        outcome = Outcome.APPLIED if seen == intent.to_version else Outcome.FAILED
+        log.warning("intent_settled_late id=%d outcome=%s", intent.id, outcome)
+        changes.settle(self._engine, intent.id, outcome, f"found open; the registry names {seen}")
 
 
 def _attempt(entry: _Entry) -> str | None:
