@@ -211,6 +211,12 @@ class Memory:
         self._changed.set()
 
     def _refusal(self, need_bytes: int, who: str, found: Plan, may_overflow: bool) -> ArtifactRefused:
+        if found.needed_count:
+            return ArtifactRefused(
+                f"{who} is one too many: {self._limits.max_count} versions may be in memory at once, and all "
+                "that are there are pinned, just swapped or in use by a change",
+                next_step=f"set SIGNALBOX_MAX_MODELS to {found.needed_count} or more, or unpin a model",
+            )
         budget, needed = megabytes(self._limits.budget_bytes), megabytes(found.needed_bytes)
         spare = f" and {megabytes(self._limits.overflow_bytes)} MB for a swap" if may_overflow else ""
         return ArtifactRefused(

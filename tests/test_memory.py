@@ -141,6 +141,16 @@ async def test_swap_uses_the_overflow_or_is_refused_naming_the_budget() -> None:
 
 
 @story
+async def test_load_is_refused_naming_the_number_when_pinned_ones_fill_it() -> None:
+    """Not the budget in bytes, which has room."""
+    shelf_ = shelf(10, max_count=1)
+    shelf_.pinned = {"1"}
+    await shelf_.load("1", 1)
+    with pytest.raises(ArtifactRefused, match=r"one too many: 1 versions.*SIGNALBOX_MAX_MODELS to 2"):
+        await shelf_.load("2", 1)
+
+
+@story
 async def test_busy_models_are_made_to_pause_when_somebody_waits_too_long() -> None:
     """A model that is always asked must not keep another out for ever."""
     shelf_ = shelf(1)

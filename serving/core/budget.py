@@ -59,13 +59,15 @@ class Holding:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """`evict` in the order to go. `wait_seconds` is when it is worth asking again, None if only a change
-    can help. `needed_bytes` of a refusal is the least budget that would do.
+    can help. `needed_bytes` of a refusal is the least budget that would do, `needed_count` the least limit
+    to how many are in memory; 0 where that limit is not what refuses.
     """
 
     room: Room
     evict: tuple[Hashable, ...] = ()
     wait_seconds: float | None = None
     needed_bytes: int = 0
+    needed_count: int = 0
 
 
 def plan(
@@ -104,7 +106,9 @@ def _plan(
     count = math.inf if limits.max_count is None else limits.max_count
     if pinned_bytes + need_bytes > ceiling_bytes or len(pinned) + 1 > count:
         spare_bytes = ceiling_bytes - limits.budget_bytes
-        return Plan(Room.REFUSE, needed_bytes=max(0, pinned_bytes + need_bytes - spare_bytes))
+        needed_bytes = max(0, pinned_bytes + need_bytes - spare_bytes)
+        needed_count = len(pinned) + 1 if len(pinned) + 1 > count else 0
+        return Plan(Room.REFUSE, needed_bytes=needed_bytes, needed_count=needed_count)
     over_bytes = held_bytes + freeing_bytes + need_bytes - ceiling_bytes
     over_count = int(max(0, len(holdings) + 1 - count))
     if over_bytes <= 0 and over_count == 0:

@@ -127,6 +127,19 @@ def test_plan_counts_versions_when_their_number_is_limited(count: int, expected:
     assert plan(1, [A, B], 0, limits, NOW) == expected
 
 
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [
+        (3, Plan(Room.FREE)),
+        (2, Plan(Room.REFUSE, needed_bytes=81, needed_count=3)),
+    ],
+)
+def test_plan_names_the_number_when_pinned_ones_fill_it(count: int, expected: Plan) -> None:
+    """No budget in bytes would help then."""
+    pinned = [replace(each, standing=Standing.PINNED) for each in (A, B)]
+    assert plan(1, pinned, 0, Limits(budget_bytes=1000, max_count=count), NOW) == expected
+
+
 @pytest.mark.parametrize(("size", "expected"), [(0, 0), (1, 1), (1 << 20, 1), ((1 << 20) + 1, 2)])
 def test_megabytes_are_rounded_up(size: int, expected: int) -> None:
     """A budget one byte short is no budget."""
