@@ -161,7 +161,7 @@ class ServingProcess:
         told: dict[str, Any] = entry
         return told
 
-    def roll_back(self, model: str, **wish: str) -> dict[str, Any]:
+    def roll_back(self, model: str, **wish: object) -> dict[str, Any]:
         response = self.call("POST", "/api/v2/rollback", json={"model": model, **wish})
         assert response.status_code == httpx.codes.ACCEPTED, response.text
         told: dict[str, Any] = response.json()
