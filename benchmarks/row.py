@@ -65,8 +65,20 @@ def attempted(target: str, what: str, measure: Callable[[], list[Row]]) -> list[
     try:
         return measure()
     except Exception as error:
-        told = " ".join(f"{type(error).__name__}: {error}".split())
+        first = _first(error)
+        told = " ".join(f"{type(first).__name__}: {first}".split())
         return [missing(target, what, told[:_LONGEST_REASON])]
+
+
+def _first(error: BaseException) -> BaseException:
+    """What went wrong first: of a group its first member, and not what failed while cleaning up after it."""
+    while True:
+        if isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        elif error.__context__ is not None and not error.__suppress_context__:
+            error = error.__context__
+        else:
+            return error
 
 
 def _ratio(
