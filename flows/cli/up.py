@@ -27,8 +27,8 @@ def up(
         _show_addresses(stack, settings)
         if detach or stack.supervisor is None:
             return
-        say("\nCtrl-C stops what was started.")
         try:
+            say("\nCtrl-C stops what was started.")
             _watch(stack, settings)
         except KeyboardInterrupt:
             _stop_undisturbed(stack)
