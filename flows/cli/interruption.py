@@ -27,6 +27,16 @@ def interruptible() -> Iterator[None]:
             signal.signal(number, current)
 
 
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """What interrupts meanwhile does so afterwards: a line is printed whole, the printer left in order."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def go_undisturbed() -> None:
     """From now on nothing interrupts this process."""
     for number in _SIGNALS:

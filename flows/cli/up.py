@@ -8,7 +8,7 @@ import typer
 
 from flows.cli.console import say
 from flows.cli.errors import CommandFailed
-from flows.cli.interruption import go_undisturbed, interruptible
+from flows.cli.interruption import go_undisturbed, interruptible, undisturbed
 from flows.cli.launch import Stack, raise_stack
 from flows.cli.parts import PARTS
 from flows.cli.stack import PartView, read_record, stop, view
@@ -28,7 +28,8 @@ def up(
         if detach or stack.supervisor is None:
             return
         try:
-            say("\nCtrl-C stops what was started.")
+            with undisturbed():
+                say("\nCtrl-C stops what was started.")
             _watch(stack, settings)
         except KeyboardInterrupt:
             _stop_undisturbed(stack)
@@ -51,7 +52,8 @@ def _watch(stack: Stack, settings: FlowSettings) -> None:
     while stack.supervisor is not None and stack.supervisor.poll() is None:
         for row in view(stack.home, settings):
             if _is_news(shown[row.part], row):
-                say(_news(row))
+                with undisturbed():
+                    say(_news(row))
             shown[row.part] = row
         time.sleep(_TURN_SECONDS)
     if read_record(stack.home):
