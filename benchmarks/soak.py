@@ -152,7 +152,8 @@ def _rows(seen: Seen, seconds: float, evictions: int) -> list[Row]:
     # What was under way at the kill belongs to what it cost.
     before = [sample for sample in valid if sample.ended < seen.killed_at]
     # As long as the soak itself, the kill in it.
-    last = [sample for sample in valid if sample.started >= max(s.started for s in valid) - seconds]
+    from_second = max(sample.started for sample in valid) - seconds
+    last = [sample for sample in valid if sample.started >= from_second]
     moves = f"{seen.moves['swaps']} swaps, {seen.moves['rollbacks']} rollbacks, {evictions} evictions"
     lost = _failed(last)
     answered_percent = 100 * (1 - len(lost) / len(last))
