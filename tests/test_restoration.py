@@ -196,10 +196,7 @@ async def test_stand_in_is_loaded_later_when_its_copy_is_gone(home: Path, double
         assert await server.version() == "2"
         double.fault = None
 
-        async def is_warm() -> bool:
-            return bool((await server.info())["previous"] == "1")
-
-        await eventually(is_warm, "the stand-in is warm")
+        await stood_in_for_by(server, "1")
 
 
 @story
@@ -237,6 +234,15 @@ async def both(one: Station, other: Station, version: str) -> None:
         await server.serves(version)
 
 
+async def stood_in_for_by(server: Station, version: str) -> None:
+    """Wait until `version` is the one that answers in place of a failing champion."""
+
+    async def is_so() -> bool:
+        return bool((await server.info())["previous"] == version)
+
+    await eventually(is_so, f"{version} stands in")
+
+
 @pytest.fixture
 def replica(home: Path, tmp_path: Path) -> dict[str, Any]:
     """Settings of a second server on the same store."""
@@ -263,11 +269,7 @@ async def test_rollback_reaches_the_other_replica_as_a_rollback(
         await one.names("2")
         await one.names("1", "previous")
         for server in (one, other):
-
-            async def has_the_right_one(server: Station = server) -> bool:
-                return bool((await server.info())["previous"] == "1")
-
-            await eventually(has_the_right_one, "1 stands in")
+            await stood_in_for_by(server, "1")
         await other.turns(4)
         assert double.named("m", "previous") == "1"
         assert (await other.info())["watched_until"] is None
@@ -289,11 +291,7 @@ async def test_rollback_is_learnt_late_when_the_registry_moved_before_the_store_
             await both(one, other, "2")
             assert (await other.info())["previous"] == "3"
         for server in (one, other):
-
-            async def has_the_right_one(server: Station = server) -> bool:
-                return bool((await server.info())["previous"] == "1")
-
-            await eventually(has_the_right_one, "1 stands in")
+            await stood_in_for_by(server, "1")
         assert (await other.info())["watched_until"] is None
         await one.names("1", "previous")
         await other.turns(4)
