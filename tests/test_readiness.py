@@ -52,7 +52,8 @@ async def test_server_is_ready_only_when_every_champion_answers(home: Path, doub
         async def is_ready() -> bool:
             status, body = await ready(server)
             if status == 503:
-                assert body["waiting_for"][0].startswith(("the registry", "champion of m to load"))
+                waits = ("the registry", "champion of m to load", "this worker's first report")
+                assert body["waiting_for"][0].startswith(waits)
             return status == 200
 
         await eventually(is_ready, "ready")
