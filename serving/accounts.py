@@ -41,10 +41,14 @@ class Answer:
 
 @dataclass(slots=True)
 class Times:
-    """Of one request, in nanoseconds of the performance counter: its arrival, and what reading it took."""
+    """Of one request, in nanoseconds of the performance counter: its arrival, and what reading it took.
+
+    `rendered_ns` is what writing its answer took, where that is done.
+    """
 
     arrived_ns: int
     read_ns: int
+    rendered_ns: int = 0
 
 
 class Accounts:
@@ -76,6 +80,34 @@ class Accounts:
         if answer.variant is not Variant.PROBE:
             variant, outputs = answer.variant, answer.outputs
             self._log.record(ref, request_id, variant, status, seconds, inputs, outputs, is_batched)
+
+    def settle_whole(
+        self,
+        version: LoadedVersion,
+        variant: Variant,
+        inputs: Mapping[str, np.ndarray],
+        outputs: Mapping[str, np.ndarray],
+        timing: Timing,
+        times: Times,
+        request_id: str,
+        *,
+        is_batched: bool,
+    ) -> None:
+        """Account one answered request whose answer is written already: `settle` and `rendered` in one."""
+        ref, read_ns, rendered_ns = version.ref, times.read_ns, times.rendered_ns
+        total_ns = time.perf_counter_ns() - times.arrived_ns - rendered_ns
+        seconds = (total_ns - read_ns) * 1e-9
+        self._recorder.answered(ref, variant, "ok", seconds, timing.rows, timing)
+        self._statistics.of(ref).count_whole(
+            self._clock.monotonic(),
+            timing.rows,
+            input_ns=read_ns,
+            queue_ns=timing.begun_ns - timing.asked_ns,
+            infer_ns=timing.done_ns - timing.begun_ns,
+            output_ns=rendered_ns,
+            total_ns=total_ns,
+        )
+        self._log.record(ref, request_id, variant, "ok", seconds, inputs, outputs, is_batched)
 
     def copied(
         self, version: LoadedVersion, copied: Copied, inputs: Mapping[str, np.ndarray], timing: Timing
