@@ -97,7 +97,8 @@ class Accounts:
         ref, read_ns, rendered_ns = version.ref, times.read_ns, times.rendered_ns
         total_ns = time.perf_counter_ns() - times.arrived_ns - rendered_ns
         seconds = (total_ns - read_ns) * 1e-9
-        self._recorder.answered(ref, variant, "ok", seconds, timing.rows, timing)
+        at = self._clock.now().timestamp()
+        self._recorder.answered(ref, variant, "ok", seconds, timing.rows, timing, at)
         self._statistics.of(ref).count_whole(
             self._clock.monotonic(),
             timing.rows,
@@ -107,7 +108,7 @@ class Accounts:
             output_ns=rendered_ns,
             total_ns=total_ns,
         )
-        self._log.record(ref, request_id, variant, "ok", seconds, inputs, outputs, is_batched)
+        self._log.record(ref, request_id, variant, "ok", seconds, inputs, outputs, is_batched, at)
 
     def copied(
         self, version: LoadedVersion, copied: Copied, inputs: Mapping[str, np.ndarray], timing: Timing

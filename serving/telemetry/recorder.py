@@ -71,9 +71,19 @@ class Recorder:
         self._on_settled = on_settled
 
     def answered(
-        self, ref: VersionRef, variant: str, status: str, seconds: float, rows: int, timing: Timing | None
+        self,
+        ref: VersionRef,
+        variant: str,
+        status: str,
+        seconds: float,
+        rows: int,
+        timing: Timing | None,
+        at: float | None = None,
     ) -> None:
-        """Note one request at the version that answered it, or failed to."""
+        """Note one request at the version that answered it, or failed to.
+
+        Of now, where `at` is not given in seconds since 1970.
+        """
         if not self._is_on:
             return
         if self._noted - self._settled >= _MAX_WAITING:
@@ -81,7 +91,7 @@ class Recorder:
             return
         reel = self._reels.get((id(ref), variant, status)) or self._new_reel(ref, variant, status)
         self._noted += 1
-        reel.add(self._clock.now().timestamp(), seconds, rows, timing)
+        reel.add(self._clock.now().timestamp() if at is None else at, seconds, rows, timing)
 
     def judged(self, ref: VersionRef, variant: str, *, failed: bool) -> None:
         """Note an answer for or against the version that was to give it."""
