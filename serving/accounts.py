@@ -11,7 +11,7 @@ import numpy as np
 
 from serving.batcher import Timing
 from serving.core.clock import Clock
-from serving.core.model import Variant
+from serving.core.model import Variant, VersionRef
 from serving.pool import LoadedVersion
 from serving.shadow import Copied, Copy
 from serving.telemetry.counters import Statistics
@@ -41,14 +41,10 @@ class Answer:
 
 @dataclass(slots=True)
 class Times:
-    """Of one request, in nanoseconds of the performance counter: its arrival, and what reading it took.
-
-    `rendered_ns` is what writing its answer took, where that is done.
-    """
+    """Of one request, in nanoseconds of the performance counter: its arrival, and what reading it took."""
 
     arrived_ns: int
     read_ns: int
-    rendered_ns: int = 0
 
 
 class Accounts:
@@ -83,19 +79,23 @@ class Accounts:
 
     def settle_whole(
         self,
-        version: LoadedVersion,
+        ref: VersionRef,
         variant: Variant,
         inputs: Mapping[str, np.ndarray],
         outputs: Mapping[str, np.ndarray],
         timing: Timing,
-        times: Times,
+        arrived_ns: int,
+        rendered_ns: int,
         request_id: str,
         *,
         is_batched: bool,
     ) -> None:
-        """Account one answered request whose answer is written already: `settle` and `rendered` in one."""
-        ref, read_ns, rendered_ns = version.ref, times.read_ns, times.rendered_ns
-        total_ns = time.perf_counter_ns() - times.arrived_ns - rendered_ns
+        """Account one answered request whose answer is written already: `settle` and `rendered` in one.
+
+        It was read from `arrived_ns` until its execution was asked for.
+        """
+        read_ns = timing.asked_ns - arrived_ns
+        total_ns = time.perf_counter_ns() - arrived_ns - rendered_ns
         seconds = (total_ns - read_ns) * 1e-9
         at = self._clock.now().timestamp()
         self._recorder.answered(ref, variant, "ok", seconds, timing.rows, timing, at)

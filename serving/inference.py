@@ -147,21 +147,29 @@ class Inference:
         inputs: Arrays,
         outputs: Arrays,
         timing: Timing,
-        times: Times,
+        arrived_ns: int,
+        rendered_ns: int,
         request_id: str,
         *,
         is_batched: bool,
     ) -> None:
         """Account an answer that a version gave at once, that is right in every way and written already.
 
-        For a route without copies.
+        For a route without copies. `rendered_ns` is what writing it took.
         """
         if is_batched:
             timing.rows = timing.executed_rows = len(next(iter(inputs.values())))
         self._scores.count(route, failed=False)
-        version, variant = route.version, route.variant
         self._accounts.settle_whole(
-            version, variant, inputs, outputs, timing, times, request_id, is_batched=is_batched
+            route.version.ref,
+            route.variant,
+            inputs,
+            outputs,
+            timing,
+            arrived_ns,
+            rendered_ns,
+            request_id,
+            is_batched=is_batched,
         )
 
     def rendered(self, answer: Answer, began_ns: int) -> None:

@@ -144,7 +144,9 @@ class Edge:
             request_id = key = f"{getrandbits(128):032x}"
         else:
             request_id, key = _drawn(head)
-        if head.infer is None or not self._has_room(body):
+        if head.infer is None or len(body) > self._infer.max_body_bytes:
+            return request_id, key
+        if len(body) > self._intake.limit_bytes - self._intake.held_bytes:
             return request_id, key
         try:
             route = self._infer.prompt_route(head.infer, head.headers, key)
@@ -158,10 +160,6 @@ class Edge:
         except Exception as error:  # as in `__call__`
             return _failed(failure_of(error), request_id)
         return (request_id, key) if answer is None else answer
-
-    def _has_room(self, body: Buffer) -> bool:
-        spare_bytes = self._intake.limit_bytes - self._intake.held_bytes
-        return len(body) <= min(self._infer.max_body_bytes, spare_bytes)
 
     def _refusal(self, head: Head) -> Failure | None:
         """What is wrong with a head whoever sends it. Raises `AccessRefused` for a strange host."""

@@ -5,9 +5,9 @@ Source: Open Inference Protocol v2, REST inference, with Triton's binary tensors
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, cast
+from typing import Any
 
-from serving.accounts import Answer, Times
+from serving.accounts import Answer
 from serving.api.body import Message, Receive
 from serving.api.encoding import is_packed_quickly, pack, packed, read_content, wanted_encoding
 from serving.api.reply import Reply, header_lines
@@ -93,11 +93,11 @@ class InferEndpoint:
         """
         if self._is_patient and not route.copies and _UNUSUAL.isdisjoint(headers):
             plain = self._plain_of(route.version)
-            given = parsed(raw) if plain.is_answerable else None
+            given: Any = parsed(raw) if plain.is_answerable else None
             arrived_ns = time.perf_counter_ns()
             inputs = plain.read(given)
             if inputs is not None:
-                own_id = cast("dict[str, Any]", given).get("id")
+                own_id = given.get("id")
                 return self._answer_plainly(plain, route, headers, request_id, inputs, own_id, arrived_ns)
         arrived = time.monotonic()
         model = route.version.ref.model
@@ -149,9 +149,9 @@ class InferEndpoint:
         content = plain.write(route, self._health(route.version.ref.model), outputs, own_id)
         if content is None:
             return None
-        times = Times(arrived_ns, timing.asked_ns - arrived_ns, time.perf_counter_ns() - began_ns)
+        rendered_ns = time.perf_counter_ns() - began_ns
         self._inference.answered_at_once(
-            route, inputs, outputs, timing, times, request_id, is_batched=plain.is_batched
+            route, inputs, outputs, timing, arrived_ns, rendered_ns, request_id, is_batched=plain.is_batched
         )
         encoding = wanted_encoding(headers.get("accept-encoding"), len(content))
         if encoding is None or not is_packed_quickly(content):

@@ -114,7 +114,7 @@ class Plain:
         return texts
 
 
-def parsed(raw: Buffer) -> object:
+def parsed(raw: Buffer) -> Any:
     """A body's JSON; None for what is none."""
     try:
         return orjson.loads(raw)
