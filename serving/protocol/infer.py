@@ -16,10 +16,9 @@ from serving.core.datatypes import Array
 from serving.core.errors import ModelFailed
 from serving.core.health import Status
 from serving.inference import Inference
-from serving.pool import LoadedVersion
 from serving.protocol.answer import Body, answer_parameters, encode_answer
 from serving.protocol.deadline import timeout_seconds
-from serving.protocol.plain import Plain, parsed
+from serving.protocol.plain import Plain, parsed, plain_of
 from serving.protocol.raw_data import Buffer
 from serving.protocol.request import parse_request
 from serving.routes import Route
@@ -29,7 +28,6 @@ _JSON_BYTES = "inference-header-content-length"
 # Headers that make a request more than plain.
 _UNUSUAL = frozenset({_JSON_BYTES, "x-request-timeout"})
 _PATIENT_SECONDS = 1.0
-_MAX_PLAIN = 256
 
 
 class InferEndpoint:
@@ -49,7 +47,6 @@ class InferEndpoint:
         self.max_body_bytes = max_body_bytes
         # Nobody's time is over before a short body is read.
         self._is_patient = timeout_seconds >= _PATIENT_SECONDS
-        self._plain: dict[int, Plain] = {}
 
     async def __call__(
         self,
@@ -92,7 +89,7 @@ class InferEndpoint:
         Raises what `__call__` raises of a request that is refused.
         """
         if self._is_patient and not route.copies and _UNUSUAL.isdisjoint(headers):
-            plain = self._plain_of(route.version)
+            plain = plain_of(route.version)
             given: Any = parsed(raw) if plain.is_answerable else None
             arrived_ns = time.perf_counter_ns()
             inputs = plain.read(given)
@@ -163,15 +160,6 @@ class InferEndpoint:
     def _told(self, answer: Answer) -> dict[str, Any]:
         health = self._health(answer.version.ref.model)
         return answer_parameters(answer.variant, answer.alias, health)
-
-    def _plain_of(self, version: LoadedVersion) -> Plain:
-        # By identity, which is quicker to look up than a name; a version asleep has another model later.
-        plain = self._plain.get(id(version))
-        if plain is None or plain.version is not version or plain.model is not version.model:
-            if len(self._plain) >= _MAX_PLAIN:
-                self._plain.clear()
-            plain = self._plain[id(version)] = Plain(version)
-        return plain
 
 
 async def send_answer(send: Send, answer: Answer, body: Body, request_id: str, accepted: str | None) -> None:

@@ -15,7 +15,7 @@ import orjson
 
 from serving.core.datatypes import DTYPES, Array, datatype_of
 from serving.core.health import Status
-from serving.core.model import TensorSpec
+from serving.core.model import TensorSpec, VersionRef
 from serving.formats.selftest import output_problem
 from serving.pool import LoadedVersion
 from serving.protocol.answer import answer_parameters
@@ -35,13 +35,21 @@ _NOT_FINITE = b"null"
 _Form = tuple[str, str, tuple[int, ...] | None, str, Any]
 
 
+def plain_of(version: LoadedVersion) -> "Plain":
+    """Made once, and kept with the version for as long as it has the same model in memory."""
+    plain = version.beside
+    if not isinstance(plain, Plain) or plain.model is not version.model:
+        plain = version.beside = Plain(version)
+    return plain
+
+
 class Plain:
     """What plain requests to one version have in common. Confined to the event loop's thread."""
 
-    __slots__ = ("_inputs", "_texts", "_who", "is_answerable", "is_batched", "model", "version")
+    __slots__ = ("_inputs", "_texts", "_who", "is_answerable", "is_batched", "model", "ref")
 
     def __init__(self, version: LoadedVersion) -> None:
-        self.version, self.model = version, version.model
+        self.ref, self.model = version.ref, version.model
         self.is_batched = first_axis_is_batch(self.model.inputs)
         self._inputs = [_form(spec) for spec in self.model.inputs]
         self._texts: dict[object, list[bytes]] = {}
@@ -94,8 +102,7 @@ class Plain:
         """The answer's headers, each with its line end; neither value can hold one."""
         who = self._who.get(route.variant)
         if who is None:
-            version = self.version.ref.version
-            who = f"content-type: application/json\r\nx-model-version: {version}\r\n"
+            who = f"content-type: application/json\r\nx-model-version: {self.ref.version}\r\n"
             who += f"x-model-variant: {route.variant}\r\nx-request-id: "
             self._who[route.variant] = who
         return f"{who}{request_id}\r\ncontent-length: {size_bytes}\r\n".encode()
@@ -110,7 +117,7 @@ class Plain:
             return None
         if len(self._texts) >= _MAX_TEXTS:
             self._texts.clear()
-        texts = self._texts[key] = _texts(self.version, route, health, outputs)
+        texts = self._texts[key] = _texts(self.ref, route, health, outputs)
         return texts
 
 
@@ -158,9 +165,8 @@ def _is_plain(array: Array) -> bool:
     return datatype in _WRITTEN and array.dtype == DTYPES[datatype]
 
 
-def _texts(version: LoadedVersion, route: Route, health: Status, outputs: Mapping[str, Array]) -> list[bytes]:
+def _texts(ref: VersionRef, route: Route, health: Status, outputs: Mapping[str, Array]) -> list[bytes]:
     """What stands before the numbers of each output, and after the last."""
-    ref = version.ref
     parameters = answer_parameters(route.variant, route.alias, health)
     told = {"model_name": ref.model, "model_version": ref.version, "parameters": parameters}
     before, texts = orjson.dumps(told)[:-1] + b',"outputs":[', []

@@ -11,7 +11,7 @@ from serving.core.errors import InvalidRequest
 from serving.core.health import Status
 from serving.core.model import Alias, TensorSpec, Variant
 from serving.protocol.answer import answer_parameters, encode_answer
-from serving.protocol.plain import Plain, parsed
+from serving.protocol.plain import Plain, parsed, plain_of
 from serving.protocol.request import parse_request
 from serving.routes import Route
 from tests.versions import ScriptedModel, adds, loaded
@@ -23,6 +23,15 @@ def plain(inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...] = ()) 
     version = loaded("2")
     version.model = ScriptedModel(adds(1.0), inputs, outputs)
     return Plain(version)
+
+
+def test_plain_requests_are_looked_at_once_until_the_model_is_another() -> None:
+    """A version that slept has a new one, which may no longer be what it was."""
+    version = loaded("2")
+    first = plain_of(version)
+    assert plain_of(version) is first
+    version.model = ScriptedModel(adds(1.0))
+    assert plain_of(version) is not first
 
 
 def tensor(**changed: Any) -> dict[str, Any]:
@@ -119,7 +128,7 @@ def test_answer_is_that_of_the_ordinary_way(
     shape, where = plain((SPEC,)), route(variant, alias)
     tensors: dict[str, Any] = {"inputs": [tensor()]} | ({} if own_id is None else {"id": own_id})
     request = parse_request(orjson.dumps(tensors), None)
-    answer = Answer(outputs, shape.version, variant, alias)
+    answer = Answer(outputs, where.version, variant, alias)
     told = answer_parameters(variant, alias, Status.HEALTHY)
     usual = encode_answer("digits", request, answer, told).content
     for _ in range(2):
