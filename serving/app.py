@@ -418,7 +418,9 @@ def _loops(
     ground: _Ground, versions: _Versions, changes: _Changes, answering: _Answering, keyring: Keyring
 ) -> list[Awaitable[None]]:
     identity = Identity(ground.holder, ground.settings.url, ground.clock.now())
-    heartbeat = Heartbeat(identity, versions.models, answering.health, ground.ledger, ground.clock)
+    heartbeat = Heartbeat(
+        identity, versions.models, answering.health, answering.readiness, ground.ledger, ground.clock
+    )
     ground.stack.push_async_callback(heartbeat.leave)
     preloader = Preloader(versions.memory, partial(standing_of, versions.models))
     return [
