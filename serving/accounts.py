@@ -11,7 +11,7 @@ import numpy as np
 
 from serving.batcher import Timing
 from serving.core.clock import Clock
-from serving.core.model import Variant
+from serving.core.model import Variant, VersionRef
 from serving.pool import LoadedVersion
 from serving.shadow import Copied, Copy
 from serving.telemetry.counters import Statistics
@@ -76,6 +76,39 @@ class Accounts:
         if answer.variant is not Variant.PROBE:
             variant, outputs = answer.variant, answer.outputs
             self._log.record(ref, request_id, variant, status, seconds, inputs, outputs, is_batched)
+
+    def settle_whole(
+        self,
+        ref: VersionRef,
+        variant: Variant,
+        inputs: Mapping[str, np.ndarray],
+        outputs: Mapping[str, np.ndarray],
+        timing: Timing,
+        arrived_ns: int,
+        rendered_ns: int,
+        request_id: str,
+        *,
+        is_batched: bool,
+    ) -> None:
+        """Account one answered request whose answer is written already: `settle` and `rendered` in one.
+
+        It was read from `arrived_ns` until its execution was asked for.
+        """
+        read_ns = timing.asked_ns - arrived_ns
+        total_ns = time.perf_counter_ns() - arrived_ns - rendered_ns
+        seconds = (total_ns - read_ns) * 1e-9
+        at = self._clock.now().timestamp()
+        self._recorder.answered(ref, variant, "ok", seconds, timing.rows, timing, at)
+        self._statistics.of(ref).count_whole(
+            self._clock.monotonic(),
+            timing.rows,
+            input_ns=read_ns,
+            queue_ns=timing.begun_ns - timing.asked_ns,
+            infer_ns=timing.done_ns - timing.begun_ns,
+            output_ns=rendered_ns,
+            total_ns=total_ns,
+        )
+        self._log.record(ref, request_id, variant, "ok", seconds, inputs, outputs, is_batched, at)
 
     def copied(
         self, version: LoadedVersion, copied: Copied, inputs: Mapping[str, np.ndarray], timing: Timing

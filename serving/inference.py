@@ -141,6 +141,37 @@ class Inference:
         self._accounts.settle(answer, "ok", inputs, request_id, times, is_batched=is_batched)
         return self._with_copies(route, answer, inputs, read, request_id)
 
+    def answered_at_once(
+        self,
+        route: Route,
+        inputs: Arrays,
+        outputs: Arrays,
+        timing: Timing,
+        arrived_ns: int,
+        rendered_ns: int,
+        request_id: str,
+        *,
+        is_batched: bool,
+    ) -> None:
+        """Account an answer that a version gave at once, that is right in every way and written already.
+
+        For a route without copies. `rendered_ns` is what writing it took.
+        """
+        if is_batched:
+            timing.rows = timing.executed_rows = len(next(iter(inputs.values())))
+        self._scores.count(route, failed=False)
+        self._accounts.settle_whole(
+            route.version.ref,
+            route.variant,
+            inputs,
+            outputs,
+            timing,
+            arrived_ns,
+            rendered_ns,
+            request_id,
+            is_batched=is_batched,
+        )
+
     def rendered(self, answer: Answer, began_ns: int) -> None:
         """Account the time since `began_ns` of the performance counter, spent on encoding the answer.
 
@@ -162,13 +193,7 @@ class Inference:
         return replace(answer, copies=self._shadow.sample(route.copies, given))
 
     async def _answer(
-        self,
-        route: Route,
-        inputs: Arrays,
-        read: Read,
-        deadline: float,
-        request_id: str,
-        finite: Finite,
+        self, route: Route, inputs: Arrays, read: Read, deadline: float, request_id: str, finite: Finite
     ) -> Answer:
         began = self._clock.monotonic()
         share = deadline if route.fallback is None else began + (deadline - began) * _FIRST_SHARE
@@ -223,13 +248,7 @@ class Inference:
         return answer
 
     async def _second_opinion(
-        self,
-        route: Route,
-        culprit: str,
-        read: Read,
-        deadline: float,
-        request_id: str,
-        finite: Finite,
+        self, route: Route, culprit: str, read: Read, deadline: float, request_id: str, finite: Finite
     ) -> Answer:
         """Whose fault a non-finite output is: the version's only if the fallback's answer is finite."""
         if route.fallback is not None:
@@ -241,12 +260,7 @@ class Inference:
         raise InvalidRequest(f"output '{culprit}' is not finite for this input, which JSON cannot carry")
 
     async def _fallback_answer(
-        self,
-        route: Route,
-        fallback: LoadedVersion,
-        read: Read,
-        deadline: float,
-        request_id: str,
+        self, route: Route, fallback: LoadedVersion, read: Read, deadline: float, request_id: str
     ) -> Answer | None:
         inputs: Arrays = {}
         timing = Timing()

@@ -124,6 +124,8 @@ class LoadedVersion:
         self.on_circuit: Callable[[LoadedVersion], None] = lambda _: None
         self.awake_since = self.last_used = self._clock.monotonic()
         self.requests = 0
+        # What a transport keeps with the version, on the event loop's thread.
+        self.beside: object = None
 
     @property
     def key(self) -> VersionKey:

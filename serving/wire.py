@@ -50,7 +50,7 @@ class Connection(DirectConnection):
         return self._running is not None and not self._running.response_complete
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(cast(asyncio.Transport, transport))
+        super().connection_made(transport)
         count, most = len(self.connections), self._limits.max_connections
         if count > 2 * most:
             self.transport.abort()
@@ -72,8 +72,15 @@ class Connection(DirectConnection):
     def data_received(self, data: bytes) -> None:
         if self._is_refused():
             return
+        if not self._is_reading:
+            if self.again(data):
+                self._due = None
+                self._expect(self._limits.header_seconds)
+                return
+            self.piece = data
         was_in_head = self._in_head
         super().data_received(data)
+        self.piece = None
         if self._is_refused():
             return
         if self._is_reading:

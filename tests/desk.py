@@ -156,6 +156,7 @@ def edge(
     max_body_bytes: int = 1 << 20,
     timeout_seconds: float = 20.0,
     require_infer_key: bool = False,
+    access: Access | None = None,
 ) -> Edge:
     """The outermost application, on loopback, where no key exists."""
     endpoint = InferEndpoint(
@@ -164,7 +165,7 @@ def edge(
         max_body_bytes=max_body_bytes,
         timeout_seconds=timeout_seconds,
     )
-    access = open_access(require_infer_key=require_infer_key)
+    access = access or open_access(require_infer_key=require_infer_key)
     scoring = ScoringEndpoint(
         desk.inference,
         desk.routes.names,

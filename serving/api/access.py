@@ -13,7 +13,7 @@ from serving.api.keyring import Keyring
 from serving.api.rate import RateLimits
 from serving.core.clock import Clock
 from serving.core.errors import AccessRefused
-from serving.core.keys import Key, Scope
+from serving.core.keys import Key, Scope, digest_of
 
 _LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
 _HEALTH_PATHS = frozenset({"/v2/health/live", "/v2/health/ready", "/ping", "/health"})
@@ -54,6 +54,22 @@ class Caller:
 
 
 ANONYMOUS = Caller("anonymous")
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """What of a call stays the same when it is made again. Whether it is allowed must be asked each time.
+
+    `digest` is that of the secret which was shown, if any; `target` the path with its query as it was
+    sent, quoting kept. `is_counted` says whether rate limits hold for it.
+    """
+
+    scope: Scope
+    digest: str | None
+    method: str
+    path: str
+    target: str
+    is_counted: bool
 
 
 class Access:
@@ -99,20 +115,33 @@ class Access:
             AccessRefused: no key, an unknown or expired one, or one that may not do this.
             RateLimited: this key, or this address without one, asks too often.
         """
-        scope = self.scope(method, path)
+        return self.admitted(self.asking(method, path, headers, target=target), address)
+
+    def asking(
+        self, method: str, path: str, headers: Mapping[str, str], *, target: str | None = None
+    ) -> Asking:
+        """What such a call asks for, and with what."""
         given = headers.get("x-api-key") or _bearer(headers.get("authorization", ""))
-        key = self._keyring.find(given) if given else None
+        digest = digest_of(given) if given else None
+        is_counted = path not in _HEALTH_PATHS
+        scope = self.scope(method, path)
+        return Asking(scope, digest, method, path, path if target is None else target, is_counted)
+
+    def admitted(self, asking: Asking, address: str) -> Caller:
+        """Who calls, as `admit` has it and raises it: by the keys and limits of this moment."""
+        scope, digest = asking.scope, asking.digest
+        key = self._keyring.find(digest) if digest is not None else None
         if scope is not Scope.OPEN:
-            key = self._entitled(key, scope, is_given=bool(given))
+            key = self._entitled(key, scope, is_given=digest is not None)
         elif key is not None and key.is_expired(self._clock.now()):
             key = None
-        if path not in _HEALTH_PATHS:
+        if asking.is_counted:
             self._limits.check(key, address)
         if key is None:
             return ANONYMOUS
         caller = Caller(key.name, key)
         if key.models and scope is not Scope.OPEN:
-            _check_models(caller, method, path, path if target is None else target)
+            _check_models(caller, asking.method, asking.path, asking.target)
         return caller
 
     def scope(self, method: str, path: str) -> Scope:

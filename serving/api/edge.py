@@ -16,7 +16,7 @@ from serving.api.access import Access
 from serving.api.body import ClientGone, Message, Receive
 from serving.api.encoding import read_content
 from serving.api.errors import Failure, failure_of
-from serving.api.head import MAX_HEADER_BYTES, MAX_HEADERS, Head, Heads, read_head
+from serving.api.head import MAX_HEADER_BYTES, MAX_HEADERS, Alike, Head, Heads, read_head
 from serving.api.intake import Arrival, Intake
 from serving.api.reply import Reply
 from serving.core.errors import NotServed, SignalboxError
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 Scope = Mapping[str, object]
 Send = Callable[[Message], Awaitable[None]]
+Drawn = tuple[str, str]  # a request's id and its route key
 App = Callable[[dict[str, object], Receive, Send], Awaitable[None]]
 
 # Marks in a request's scope: its work may be dropped when the caller hangs up, and it was.
@@ -80,8 +81,8 @@ class Edge:
             await self._behind(scope, receive, send)
             return
         known = self._heads.find(scope)
-        head = known or read_head(scope)
-        request_id, key = cast("tuple[str, str] | None", scope.get(DRAWN)) or _drawn(head)
+        head = read_head(scope) if known is None else known.head
+        request_id, key = cast("Drawn | None", scope.get(DRAWN)) or _drawn(head)
         bound_request.set(request_id)
         sending, arrival = _Sending(send), Arrival(self._intake, receive)
         try:
@@ -90,7 +91,8 @@ class Edge:
                 if refusal is not None:
                     await respond(sending, refusal, request_id)
                     return
-                self._heads.keep(scope, head)
+                asking = self._access.asking(head.method, head.path, head.headers, target=head.target)
+                self._heads.keep(scope, head, asking)
             await self._handle(scope, head, (request_id, key), arrival, sending)
         except ClientGone:
             return
@@ -110,28 +112,54 @@ class Edge:
 
         None, and nothing done, where `__call__` must see to it.
         """
-        head = self._heads.find(scope)
-        if head is None or head.infer is None or head.method != "POST" or not self._has_room(body):
+        alike = self._heads.find(scope)
+        if alike is None or alike.head.infer is None or alike.head.method != "POST":
             return None
+        if DRAWN in scope:  # `again` could not answer it
+            return None
+        answered = self.again(alike, body, address_of(scope))
+        if isinstance(answered, Reply):
+            return answered
+        scope[DRAWN] = answered
+        return None
+
+    def recall(self, raw: bytes) -> Alike | None:
+        """What was learnt of requests that begin with these bytes, up to the blank line."""
+        return self._heads.recall(raw)
+
+    def learn(self, raw: bytes, scope: dict[str, object]) -> None:
+        """Have requests that begin with these bytes recalled as what `at_once` has just answered."""
+        if (alike := self._heads.find(scope)) is not None:
+            self._heads.learn(raw, alike)
+
+    def again(self, alike: Alike, body: Buffer, address: str) -> Reply | Drawn:
+        """As `at_once`, for a POST to an inference path whose head was read before.
+
+        Where `__call__` must see to it, its id and route key, which belong into its scope.
+        """
+        head = alike.head
         # Drawn once for a request, whichever way it takes: who were drawn again would be twice as likely
         # to meet the version with the smaller share.
-        scope[DRAWN] = request_id, key = _drawn(head)
+        if alike.is_nameless:
+            request_id = key = f"{getrandbits(128):032x}"
+        else:
+            request_id, key = _drawn(head)
+        if head.infer is None or len(body) > self._infer.max_body_bytes:
+            return request_id, key
+        if len(body) > self._intake.limit_bytes - self._intake.held_bytes:
+            return request_id, key
         try:
             route = self._infer.prompt_route(head.infer, head.headers, key)
         except NotServed:  # said to those alone who may ask
-            return None
+            return request_id, key
         if route is None:
-            return None
-        address = _address(scope)
+            return request_id, key
         try:
-            self._access.admit(head.method, head.path, head.headers, target=head.target, address=address)
-            return self._infer.at_once(route, head.headers, request_id, body)
+            self._access.admitted(alike.asking, address)
+            answer = self._infer.at_once(route, head.headers, request_id, body)
         except Exception as error:  # as in `__call__`
             return _failed(failure_of(error), request_id)
-
-    def _has_room(self, body: Buffer) -> bool:
-        spare_bytes = self._intake.limit_bytes - self._intake.held_bytes
-        return len(body) <= min(self._infer.max_body_bytes, spare_bytes)
+        return (request_id, key) if answer is None else answer
 
     def _refusal(self, head: Head) -> Failure | None:
         """What is wrong with a head whoever sends it. Raises `AccessRefused` for a strange host."""
@@ -143,7 +171,7 @@ class Edge:
         return None
 
     async def _handle(
-        self, scope: dict[str, object], head: Head, drawn: tuple[str, str], receive: Receive, send: Send
+        self, scope: dict[str, object], head: Head, drawn: Drawn, receive: Receive, send: Send
     ) -> None:
         method, headers, (request_id, key) = head.method, head.headers, drawn
         endpoint: InferEndpoint | ScoringEndpoint = self._infer if head.infer else self._scoring
@@ -151,7 +179,7 @@ class Edge:
         if target is not None and method != "POST":
             await respond(send, _ONLY_POST, request_id)
             return
-        caller = self._access.admit(method, head.path, headers, target=head.target, address=_address(scope))
+        caller = self._access.admit(method, head.path, headers, target=head.target, address=address_of(scope))
         if target is not None:
             scope[DROPPABLE] = True
             await endpoint(cast(Any, target[0]), target[1], headers, request_id, key, receive, send)
@@ -174,7 +202,7 @@ class _Sending:
         await self._send(message)
 
 
-def _drawn(head: Head) -> tuple[str, str]:
+def _drawn(head: Head) -> Drawn:
     """An id for the request, the caller's own where one was given, and its route key."""
     request_id = head.given_id or f"{getrandbits(128):032x}"
     return request_id, route_key(head.headers, request_id)
@@ -219,6 +247,7 @@ def _naming(send: Send, request_id: str) -> Send:
     return send_named
 
 
-def _address(scope: Mapping[str, object]) -> str:
+def address_of(scope: Mapping[str, object]) -> str:
+    """Where a request comes from, as rate limits have it."""
     client = scope.get("client")
     return str(client[0]) if isinstance(client, tuple | list) and client else "unknown"

@@ -14,7 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from serving.core.errors import StoreUnavailable
-from serving.core.keys import Key, Scope, digest_of
+from serving.core.keys import Key, Scope
 from serving.ledger import Ledger
 from serving.store import keys as stored
 from serving.store.durable import write_atomically
@@ -95,9 +95,8 @@ class Keyring:
         """Whether nobody could prove anything here."""
         return not self._by_digest and self._admin_digest() is None
 
-    def find(self, secret: str) -> Key | None:
-        """The key with this secret. Compared by digest, so time tells nothing about the secret."""
-        digest = digest_of(secret)
+    def find(self, digest: str) -> Key | None:
+        """The key whose secret has this digest, so time tells nothing about the secret."""
         key = self._by_digest.get(digest)
         # The admin file is looked at for every other key only: that is a call to the kernel, which slows
         # down what a busy caller's request does after it more than by the time that it takes itself.

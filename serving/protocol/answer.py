@@ -8,6 +8,7 @@ import orjson
 
 from serving.accounts import Answer
 from serving.core.datatypes import Array
+from serving.core.health import Status
 from serving.protocol.classification import best_classes
 from serving.protocol.json_data import encode_json, wire_datatype
 from serving.protocol.raw_data import Buffer, encode_raw
@@ -21,6 +22,14 @@ class Body:
 
     content: bytes
     json_bytes: int | None = None
+
+
+def answer_parameters(variant: str, alias: str | None, health: Status) -> dict[str, Any]:
+    """What an answer tells about who gave it."""
+    parameters: dict[str, Any] = {"variant": variant, "health": health}
+    if alias is not None:
+        parameters["alias"] = alias
+    return parameters
 
 
 def asked_outputs(request: InferRequest, answer: Answer) -> Sequence[tuple[Wanted, Array]]:

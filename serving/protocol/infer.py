@@ -6,22 +6,28 @@ Source: Open Inference Protocol v2, REST inference, with Triton's binary tensors
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
-from urllib.parse import unquote
 
 from serving.accounts import Answer
 from serving.api.body import Message, Receive
 from serving.api.encoding import is_packed_quickly, pack, packed, read_content, wanted_encoding
-from serving.api.reply import Reply
+from serving.api.reply import Reply, header_lines
+from serving.batcher import Timing
+from serving.core.datatypes import Array
+from serving.core.errors import ModelFailed
 from serving.core.health import Status
 from serving.inference import Inference
-from serving.protocol.answer import Body, encode_answer
+from serving.protocol.answer import Body, answer_parameters, encode_answer
 from serving.protocol.deadline import timeout_seconds
+from serving.protocol.plain import Plain, parsed, plain_of
 from serving.protocol.raw_data import Buffer
 from serving.protocol.request import parse_request
 from serving.routes import Route
 
 Send = Callable[[Message], Awaitable[None]]
 _JSON_BYTES = "inference-header-content-length"
+# Headers that make a request more than plain.
+_UNUSUAL = frozenset({_JSON_BYTES, "x-request-timeout"})
+_PATIENT_SECONDS = 1.0
 
 
 class InferEndpoint:
@@ -39,11 +45,13 @@ class InferEndpoint:
         self._health = health
         self._timeout_seconds = timeout_seconds
         self.max_body_bytes = max_body_bytes
+        # Nobody's time is over before a short body is read.
+        self._is_patient = timeout_seconds >= _PATIENT_SECONDS
 
     async def __call__(
         self,
-        quoted_model: str,
-        quoted_version: str | None,
+        model: str,
+        address: str | None,
         headers: Mapping[str, str],
         request_id: str,
         key: str,
@@ -53,8 +61,6 @@ class InferEndpoint:
         arrived = time.monotonic()
         raw = await read_content(receive, headers, self.max_body_bytes)
         request = parse_request(raw, headers.get(_JSON_BYTES))
-        model = unquote(quoted_model)
-        address = unquote(quoted_version) if quoted_version else None
         route = self._inference.route(model, address, key)
         timeout = headers.get("x-request-timeout")
         answer = await self._inference.infer(
@@ -65,7 +71,7 @@ class InferEndpoint:
             finite=request.must_be_finite,
         )
         began_ns = time.perf_counter_ns()
-        body = encode_answer(model, request, answer, answer_parameters(answer, self._health(model)))
+        body = encode_answer(model, request, answer, self._told(answer))
         self._inference.rendered(answer, began_ns)
         await send_answer(send, answer, body, request_id, headers.get("accept-encoding"))
 
@@ -73,7 +79,7 @@ class InferEndpoint:
         self, target: tuple[str, str | None], headers: Mapping[str, str], key: str
     ) -> Route | None:
         """The route of a request that `at_once` may be able to answer. Raises `NotServed`."""
-        model, address = unquote(target[0]), target[1] and unquote(target[1])
+        model, address = target
         route = self._inference.route(model, address, key)
         return route if route.version.is_prompt and "content-encoding" not in headers else None
 
@@ -82,6 +88,14 @@ class InferEndpoint:
 
         Raises what `__call__` raises of a request that is refused.
         """
+        if self._is_patient and not route.copies and _UNUSUAL.isdisjoint(headers):
+            plain = plain_of(route.version)
+            given: Any = parsed(raw) if plain.is_answerable else None
+            arrived_ns = time.perf_counter_ns()
+            inputs = plain.read(given)
+            if inputs is not None:
+                own_id = given.get("id")
+                return self._answer_plainly(plain, route, headers, request_id, inputs, own_id, arrived_ns)
         arrived = time.monotonic()
         model = route.version.ref.model
         request = parse_request(raw, headers.get(_JSON_BYTES))
@@ -96,7 +110,7 @@ class InferEndpoint:
         if answer is None:
             return None
         began_ns = time.perf_counter_ns()
-        body = encode_answer(model, request, answer, answer_parameters(answer, self._health(model)))
+        body = encode_answer(model, request, answer, self._told(answer))
         self._inference.rendered(answer, began_ns)
         head, content = _head(answer, body, request_id), body.content
         encoding = wanted_encoding(headers.get("accept-encoding"), len(content))
@@ -107,13 +121,45 @@ class InferEndpoint:
         head.append((b"content-length", b"%d" % len(content)))
         return Reply(200, head, content)
 
+    def _answer_plainly(
+        self,
+        plain: Plain,
+        route: Route,
+        headers: Mapping[str, str],
+        request_id: str,
+        inputs: dict[str, Array],
+        own_id: str | None,
+        arrived_ns: int,
+    ) -> Reply | None:
+        """As `at_once`, of a request that is nothing but numbers.
 
-def answer_parameters(answer: Answer, health: Status) -> dict[str, Any]:
-    """What an answer tells about who gave it."""
-    parameters: dict[str, Any] = {"variant": answer.variant, "health": health}
-    if answer.alias is not None:
-        parameters["alias"] = answer.alias
-    return parameters
+        The answer's are written before it is accounted, because writing shows whether they are finite.
+        """
+        timing = Timing(asked_ns=time.perf_counter_ns())
+        try:
+            outputs = route.version.at_once(inputs, timing)
+        except ModelFailed:
+            return None
+        if outputs is None:
+            return None
+        began_ns = time.perf_counter_ns()
+        content = plain.write(route, self._health(route.version.ref.model), outputs, own_id)
+        if content is None:
+            return None
+        rendered_ns = time.perf_counter_ns() - began_ns
+        self._inference.answered_at_once(
+            route, inputs, outputs, timing, arrived_ns, rendered_ns, request_id, is_batched=plain.is_batched
+        )
+        encoding = wanted_encoding(headers.get("accept-encoding"), len(content))
+        if encoding is None or not is_packed_quickly(content):
+            return Reply(200, [], content, plain.lines(route, request_id, len(content)))
+        content = pack(content, encoding)
+        lines = plain.lines(route, request_id, len(content)) + header_lines(_packing(encoding))
+        return Reply(200, [], content, lines)
+
+    def _told(self, answer: Answer) -> dict[str, Any]:
+        health = self._health(answer.version.ref.model)
+        return answer_parameters(answer.variant, answer.alias, health)
 
 
 async def send_answer(send: Send, answer: Answer, body: Body, request_id: str, accepted: str | None) -> None:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from typing import Any
-from urllib.parse import unquote
 
 import numpy as np
 import orjson
@@ -49,8 +48,8 @@ class ScoringEndpoint:
 
     async def __call__(
         self,
-        quoted_model: str | None,
-        quoted_version: str | None,
+        model: str | None,
+        address: str | None,
         headers: Mapping[str, str],
         request_id: str,
         key: str,
@@ -60,9 +59,7 @@ class ScoringEndpoint:
         arrived = time.monotonic()
         raw = await read_content(receive, headers, self._max_body_bytes)
         request = parse_scoring(raw, headers.get("content-type", ""))
-        model = unquote(quoted_model) if quoted_model is not None else self._only_model()
-        address = unquote(quoted_version) if quoted_version else None
-        route = self._inference.route(model, address, key)
+        route = self._inference.route(self._only_model() if model is None else model, address, key)
         timeout = timeout_seconds({}, headers.get("x-request-timeout"), self._timeout_seconds)
         answer = await self._inference.infer(
             route, request.fit, deadline=arrived + timeout, request_id=request_id, finite=True

@@ -11,9 +11,9 @@ from google.protobuf.json_format import ParseDict
 
 from serving.accounts import Answer
 from serving.core.errors import NotServed
+from serving.protocol.answer import answer_parameters
 from serving.protocol.backing import Backing
 from serving.protocol.deadline import timeout_seconds
-from serving.protocol.infer import answer_parameters
 from serving.protocol.repository import named_version, wanted_version
 from serving.rpc.generated import health_pb2
 from serving.rpc.generated import inference_pb2 as pb
@@ -116,7 +116,7 @@ class Calls:
             finite=request.must_be_finite,
         )
         began_ns = time.perf_counter_ns()
-        parameters = answer_parameters(answer, backing.health(message.model_name))
+        parameters = answer_parameters(answer.variant, answer.alias, backing.health(message.model_name))
         response = write_answer(message, request, answer, parameters)
         caller.metadata |= _told(answer)
         backing.inference.rendered(answer, began_ns)

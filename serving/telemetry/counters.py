@@ -70,6 +70,42 @@ class VersionStatistics:
         batch.input_ns += input_ns
         batch.infer_ns += infer_ns
 
+    def count_whole(
+        self,
+        at: float,
+        rows: int,
+        *,
+        input_ns: int,
+        queue_ns: int,
+        infer_ns: int,
+        output_ns: int,
+        total_ns: int,
+    ) -> None:
+        """Account an answered request with an execution of its own, its answer written: all in one.
+
+        `total_ns` is without `output_ns`.
+        """
+        self.last_at = at
+        self.answered += 1
+        self.rows += rows
+        self.executions += 1
+        self.rendered += 1
+        self.total_ns += total_ns + output_ns
+        self.queue_ns += queue_ns
+        self.input_ns += input_ns
+        self.infer_ns += infer_ns
+        self.output_ns += output_ns
+        batch = self.batches.get(rows)
+        if batch is None:
+            if len(self.batches) >= _MAX_BATCH_SIZES:
+                return
+            batch = self.batches[rows] = BatchTimes()
+        batch.answered += 1
+        batch.input_ns += input_ns
+        batch.infer_ns += infer_ns
+        batch.rendered += 1
+        batch.output_ns += output_ns
+
     def count_failed(self, ns: int) -> None:
         self.failed += 1
         self.failed_ns += ns
@@ -103,13 +139,22 @@ class Statistics:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._versions: dict[VersionRef, VersionStatistics] = {}
+        # By the identity of a version's reference, which is quicker to look up than its name.
+        self._latest: dict[int, tuple[VersionRef, VersionStatistics]] = {}
 
     def of(self, ref: VersionRef) -> VersionStatistics:
+        latest = self._latest.get(id(ref))
+        if latest is not None and latest[0] is ref:
+            return latest[1]
         found = self._versions.get(ref)
         if found is None:
             if len(self._versions) >= _MAX_VERSIONS:
                 del self._versions[next(iter(self._versions))]
+                self._latest.clear()
             found = self._versions[ref] = VersionStatistics()
+        if len(self._latest) >= _MAX_VERSIONS:
+            self._latest.clear()
+        self._latest[id(ref)] = (ref, found)
         return found
 
     def as_json(self) -> list[dict[str, Any]]:

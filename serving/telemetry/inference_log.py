@@ -19,7 +19,7 @@ from serving.core.clock import Clock
 from serving.core.datatypes import Array
 from serving.core.model import TensorSpec, VersionRef
 from serving.telemetry.metrics import Metrics
-from serving.telemetry.sheaf import Bundle, Sheaf
+from serving.telemetry.sheaf import Bundle, Sheaf, batch_rows, held_bytes
 
 log = logging.getLogger(__name__)
 
@@ -135,31 +135,39 @@ class InferenceLog:
         inputs: Mapping[str, Array],
         outputs: Mapping[str, Array],
         first_axis_is_batch: bool,
+        at: float | None = None,
     ) -> None:
-        """Note one answered request. Large arrays are kept, not copied: nobody may write to them any more."""
+        """Note one answered request, of now where `at` is not given in seconds since 1970.
+
+        Large arrays are kept, not copied: nobody may write to them any more.
+        """
         if self._sampling_ratio < 1.0 and self._chance.random() >= self._sampling_ratio:
             return
-        rows = _batch_rows(inputs) if first_axis_is_batch else None
-        if rows == 0:
-            return
-        count, size_bytes = 1 if rows is None else rows, _REQUEST_BYTES
-        for arrays in (inputs, outputs):
-            for array in arrays.values():
-                size_bytes += array.nbytes if not array.dtype.hasobject else _text_bytes(array)
         sheaf = self._latest.get(id(ref))
-        if sheaf is None or not sheaf.takes(ref, variant, status, rows, inputs, outputs):
-            sheaf = self._sheaf(ref, variant, status, rows, inputs, outputs)
-            size_bytes += _SHEAF_BYTES if sheaf.is_empty else 0
-        waiting_bytes = self._taken_bytes - self._settled_bytes + size_bytes
-        if self.waiting_rows + count > self._bounds.rows or waiting_bytes > self._bounds.size_bytes:
+        # Of a request like the last one all is known but its numbers.
+        if sheaf is not None and sheaf.repeats(ref, variant, status, first_axis_is_batch, inputs, outputs):
+            count, size_bytes = sheaf.rows or 1, _REQUEST_BYTES + sheaf.tensor_bytes
+        else:
+            rows = batch_rows(inputs) if first_axis_is_batch else None
+            if rows == 0:
+                return
+            count = 1 if rows is None else rows
+            size_bytes = _REQUEST_BYTES + held_bytes(inputs) + held_bytes(outputs)
+            if sheaf is None or not sheaf.takes(ref, variant, status, rows, inputs, outputs):
+                sheaf = self._sheaf(ref, variant, status, rows, inputs, outputs)
+                size_bytes += _SHEAF_BYTES if sheaf.is_empty else 0
+        bounds = self._bounds
+        taken_rows, taken_bytes = self._taken_rows + count, self._taken_bytes + size_bytes
+        waiting_rows, waiting_bytes = taken_rows - self._settled_rows, taken_bytes - self._settled_bytes
+        if waiting_rows > bounds.rows or waiting_bytes > bounds.size_bytes:
             self._dropped[Dropped.BUFFER_FULL].inc(count)
             return
-        self._taken_rows += count
-        self._taken_bytes += size_bytes
-        sheaf.add(self._clock.now().timestamp(), request_id, latency_seconds, inputs, outputs, size_bytes)
+        self._taken_rows, self._taken_bytes = taken_rows, taken_bytes
+        at = self._clock.now().timestamp() if at is None else at
+        sheaf.add(at, request_id, latency_seconds, inputs, outputs, size_bytes)
         # Rows being written count no more, or each request meanwhile would ask for a part of its own.
-        is_due = self._taken_rows - self._picked_rows >= self._bounds.flush_rows
-        is_heavy = self._taken_bytes - self._picked_bytes >= _CONDENSE_BYTES
+        is_due = taken_rows - self._picked_rows >= bounds.flush_rows
+        is_heavy = taken_bytes - self._picked_bytes >= _CONDENSE_BYTES
         if (is_due or is_heavy) and not self._wake.is_set():
             self._wake.set()
 
@@ -285,16 +293,3 @@ def _pieces(bundles: Sequence[Bundle], rows: int) -> Iterator[list[Bundle]]:
             piece = []
         piece.append(bundle)
     yield piece
-
-
-def _batch_rows(inputs: Mapping[str, Array]) -> int | None:
-    """Length of the axis all inputs share; None where they share none."""
-    if len(inputs) == 1:
-        [array] = inputs.values()
-        return array.shape[0] if array.ndim else None
-    lengths = {array.shape[0] if array.ndim else None for array in inputs.values()}
-    return lengths.pop() if len(lengths) == 1 else None
-
-
-def _text_bytes(array: Array) -> int:
-    return array.nbytes + sum(map(len, array.flat))

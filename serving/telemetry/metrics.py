@@ -37,6 +37,7 @@ class Metrics:
     def __init__(self) -> None:
         # Answers and failures; counted in place, because every request comes by.
         self._tallies: dict[VersionRef, list[int]] = {}
+        self._judged: tuple[VersionRef | None, list[int]] = (None, [])
         self._before_scrape: list[Callable[[], None]] = []
         registry = self.registry = CollectorRegistry()
         ProcessCollector(registry=registry)
@@ -181,11 +182,14 @@ class Metrics:
 
     def judged(self, ref: VersionRef, *, failed: bool) -> None:
         """Count an answer for or against the version that was to give it. For the event loop's thread."""
-        tally = self._tallies.get(ref)
-        if tally is None:
-            if len(self._tallies) >= _MAX_TALLIES:
-                del self._tallies[next(iter(self._tallies))]
-            tally = self._tallies[ref] = [0, 0]
+        if self._judged[0] is not ref:  # looked up by name, which takes longer than the rest
+            found = self._tallies.get(ref)
+            if found is None:
+                if len(self._tallies) >= _MAX_TALLIES:
+                    del self._tallies[next(iter(self._tallies))]
+                found = self._tallies[ref] = [0, 0]
+            self._judged = (ref, found)
+        tally = self._judged[1]
         tally[0] += 1
         tally[1] += failed
 

@@ -1,4 +1,4 @@
-"""Every answer as one record: noted on the request path by one append, added up on another thread.
+"""Every answer as a few numbers: noted on the request path by one append, added up on another thread.
 
 Inference calls `answered`, `judged` and `failed`. They never block, await or take a lock; what does not
 fit is dropped and counted. Whoever needs the sums, the writer each moment and a scrape of `/metrics`,
@@ -7,39 +7,29 @@ calls `settle`.
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 from prometheus_client.core import Metric
 
 from serving.batcher import Timing
 from serving.core.clock import Clock
-from serving.core.datatypes import Array
 from serving.core.model import VersionRef
 from serving.core.sketch import Moments, Sketch
 from serving.core.window import OK, WindowStats
 from serving.store.failures import Cause
 from serving.store.telemetry import SECOND, Window
 from serving.telemetry.metrics import Metrics
+from serving.telemetry.reel import Ended, Reel
 from serving.telemetry.totals import Series, Totals
 
 _MAX_WAITING = 100_000
 _MAX_FAILURES = 1000
 _MAX_CAUSES = 500
-
-
-class Ended(NamedTuple):
-    """One request that came to its end. `timing` is of the execution that answered it, if one did."""
-
-    at: datetime
-    ref: VersionRef
-    variant: str
-    status: str
-    seconds: float
-    rows: int
-    timing: Timing | None
+# Versions come and go, and each outcome makes a reel of its own.
+_MAX_REELS = 256
 
 
 class Fault(NamedTuple):
@@ -51,7 +41,6 @@ class Fault(NamedTuple):
     cause: Cause | None
 
 
-Note = TypeVar("Note")
 _Key = tuple[VersionRef, str, int]
 
 
@@ -63,31 +52,46 @@ class Recorder:
         self._clock = clock
         self._worker = worker
         self._is_on = is_on
-        self._ended: deque[Ended] = deque()
+        # By the identity of a version's reference, which its reel keeps: quicker to look up than its name.
+        self._reels: dict[tuple[int, str, str], Reel] = {}
+        # Each has one writing thread: the event loop's, and whichever settles.
+        self._noted = self._settled = 0
         self._faults: deque[Fault] = deque()
         self._lock = threading.Lock()
         self._totals = Totals()
         self._open: dict[_Key, WindowStats] = {}
         self._causes: dict[str, Cause] = {}
-        self._on_settled: Callable[[Iterable[Ended]], None] = lambda _: None
+        self._on_settled: Callable[[Sequence[Ended]], None] = lambda _: None
         # Each has one writing thread, the event loop's.
         self.dropped = 0
         metrics.registry.register(self)
 
-    def tell(self, on_settled: Callable[[Iterable[Ended]], None]) -> None:
+    def tell(self, on_settled: Callable[[Sequence[Ended]], None]) -> None:
         """Have `on_settled` called, on the settling thread, with the requests that ended."""
         self._on_settled = on_settled
 
     def answered(
-        self, ref: VersionRef, variant: str, status: str, seconds: float, rows: int, timing: Timing | None
+        self,
+        ref: VersionRef,
+        variant: str,
+        status: str,
+        seconds: float,
+        rows: int,
+        timing: Timing | None,
+        at: float | None = None,
     ) -> None:
-        """Note one request at the version that answered it, or failed to."""
+        """Note one request at the version that answered it, or failed to.
+
+        Of now, where `at` is not given in seconds since 1970.
+        """
         if not self._is_on:
             return
-        if len(self._ended) >= _MAX_WAITING:
+        if self._noted - self._settled >= _MAX_WAITING:
             self.dropped += 1
             return
-        self._ended.append(Ended(self._clock.now(), ref, variant, status, seconds, rows, timing))
+        reel = self._reels.get((id(ref), variant, status)) or self._new_reel(ref, variant, status)
+        self._noted += 1
+        reel.add(self._clock.now().timestamp() if at is None else at, seconds, rows, timing)
 
     def judged(self, ref: VersionRef, variant: str, *, failed: bool) -> None:
         """Note an answer for or against the version that was to give it."""
@@ -102,9 +106,11 @@ class Recorder:
     def settle(self) -> None:
         """Add up what was noted."""
         with self._lock:
-            ended, faults = list(_taken(self._ended)), list(_taken(self._faults))
-            for key, group in _grouped(ended):
-                self._settle(key, group)
+            ended = [taken for reel in list(self._reels.values()) if (taken := reel.take()) is not None]
+            faults = [self._faults.popleft() for _ in range(len(self._faults))]
+            self._settled += sum(map(len, ended))
+            for group in ended:
+                self._settle(group)
             for fault in faults:
                 self._settle_fault(fault)
             if ended:
@@ -138,8 +144,19 @@ class Recorder:
             return
         self._faults.append(fault)
 
-    def _settle(self, key: _Key, group: list[Ended]) -> None:
-        stats = _stats(group, self._totals.of(key[0], key[1]))
+    def _new_reel(self, ref: VersionRef, variant: str, status: str) -> Reel:
+        if len(self._reels) >= _MAX_REELS:
+            # Whoever adds is here, so what is empty stays so; nothing may be added to it afterwards.
+            self._reels = {known: each for known, each in self._reels.items() if not each.is_empty}
+        reel = self._reels[id(ref), variant, status] = Reel(ref, variant, status)
+        return reel
+
+    def _settle(self, ended: Ended) -> None:
+        series = self._totals.of(ended.ref, ended.variant)
+        for second in np.unique(ended.times.astype(np.int64)).tolist():
+            self._open_window((ended.ref, ended.variant, second), _stats(ended.of_second(second), series))
+
+    def _open_window(self, key: _Key, stats: WindowStats) -> None:
         present = self._open.get(key)
         self._open[key] = stats if present is None else present.plus(stats)
 
@@ -152,8 +169,7 @@ class Recorder:
         else:
             stats = WindowStats(errors={f"{cause.error}/{cause.fingerprint}": 1})
             self._note_cause(cause)
-        present = self._open.get(key)
-        self._open[key] = stats if present is None else present.plus(stats)
+        self._open_window(key, stats)
 
     def _note_cause(self, cause: Cause) -> None:
         earlier = self._causes.get(cause.fingerprint)
@@ -163,50 +179,27 @@ class Recorder:
             self._causes[cause.fingerprint] = cause
 
 
-def _taken(waiting: "deque[Note]") -> Iterator[Note]:
-    """What is there now; notes that come meanwhile are the next call's."""
-    for _ in range(len(waiting)):
-        yield waiting.popleft()
-
-
-def _grouped(ended: Iterable[Ended]) -> Iterable[tuple[_Key, list[Ended]]]:
-    groups: dict[_Key, list[Ended]] = {}
-    for each in ended:
-        groups.setdefault((each.ref, each.variant, int(each.at.timestamp())), []).append(each)
-    return groups.items()
-
-
-def _stats(group: list[Ended], series: Series) -> WindowStats:
-    """The window of some requests of one version, variant and second, which are counted to `series` too."""
-    statuses: dict[str, int] = {}
-    for each in group:
-        statuses[each.status] = statuses.get(each.status, 0) + 1
-    for status, count in statuses.items():
-        series.statuses[status] = series.statuses.get(status, 0) + count
-    answered = [each for each in group if each.status == OK]
-    seconds = np.array([each.seconds for each in answered])
-    timings = [each.timing for each in answered if each.timing is not None]
-    leads = [timing for timing in timings if timing.leads]
-    queue = _seconds([timing.begun_ns - timing.asked_ns for timing in timings])
-    compute = _seconds([timing.done_ns - timing.begun_ns for timing in leads])
-    rows = np.array([timing.executed_rows for timing in leads], np.float64)
-    series.seconds.add(seconds)
+def _stats(ended: Ended, series: Series) -> WindowStats:
+    """The window of requests of one second, which are counted to `series` too."""
+    statuses = {ended.status: len(ended)}
+    series.statuses[ended.status] = series.statuses.get(ended.status, 0) + len(ended)
+    if ended.status != OK:
+        return WindowStats(statuses=statuses)
+    queue = ended.queue[~np.isnan(ended.queue)]
+    leads = ~np.isnan(ended.compute)
+    compute, rows = ended.compute[leads], ended.executed_rows[leads]
+    series.seconds.add(ended.seconds)
     series.queue.add(queue)
     series.compute.add(compute)
     series.rows.add(rows)
     return WindowStats(
         statuses=statuses,
-        rows=sum(each.rows for each in answered),
-        latency=Sketch.of(seconds),
+        rows=int(ended.rows.sum()),
+        latency=Sketch.of(ended.seconds),
         queue=Moments.of(queue),
         compute=Moments.of(compute),
         batches=Moments.of(rows),
     )
-
-
-def _seconds(nanoseconds: list[int]) -> Array:
-    """Not below 0, whatever a late thread stamped."""
-    return np.maximum(np.array(nanoseconds, np.float64), 0.0) / 1e9
 
 
 def _window(key: _Key, stats: WindowStats, worker: str) -> Window:

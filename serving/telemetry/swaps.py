@@ -14,7 +14,7 @@ from serving.core.model import Alias, VersionRef
 from serving.core.window import OK
 from serving.followed import FollowedModel
 from serving.telemetry.metrics import Metrics
-from serving.telemetry.recorder import Ended
+from serving.telemetry.reel import Ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +52,12 @@ class SwapTimes:
         with self._lock:
             for each in ended:
                 wish = self._wishes.get(each.ref.model)
-                if wish is None or wish.ref != each.ref or each.status != OK or each.at < wish.seen_at:
+                if wish is None or wish.ref != each.ref or each.status != OK:
+                    continue
+                seen_at = wish.seen_at.timestamp()
+                since = each.times[each.times >= seen_at]
+                if not len(since):
                     continue
                 del self._wishes[each.ref.model]
                 if not wish.is_first:
-                    seconds = (each.at - wish.seen_at).total_seconds()
-                    self._seconds.labels(each.ref.model).observe(seconds)
+                    self._seconds.labels(each.ref.model).observe(float(since.min()) - seen_at)
