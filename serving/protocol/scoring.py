@@ -59,7 +59,7 @@ class ScoringEndpoint:
     ) -> None:
         arrived = time.monotonic()
         raw = await read_content(receive, headers, self._max_body_bytes)
-        request = parse_scoring(raw, headers.get("content-type", ""))
+        request = parse_scoring(bytes(raw), headers.get("content-type", ""))
         model = unquote(quoted_model) if quoted_model is not None else self._only_model()
         address = unquote(quoted_version) if quoted_version else None
         route = self._inference.route(model, address, key)
