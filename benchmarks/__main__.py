@@ -59,7 +59,7 @@ SECTIONS: dict[str, Section] = {
     ),
     "loading": lambda place, plan: loading(place, sizes_mb=plan.sizes_mb),
     "memory": lambda place, plan: memory(place, count=plan.memory_swaps),
-    "ways-back": lambda place, plan: ways_back(place, repeats=plan.repeats * 3),
+    "ways-back": lambda place, plan: ways_back(place, repeats=plan.repeats * 7),
     "starting": lambda place, plan: starting(place),
     "conformance": lambda place, plan: conformance(place),
     "promotion": lambda place, plan: promotion(place.folder, repeats=plan.repeats),
