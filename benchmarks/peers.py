@@ -74,8 +74,9 @@ class Digits(litserve.LitAPI):
         return {"outputs": [{"data": result.ravel().tolist(), "shape": list(result.shape)}]}
 
 
-server = litserve.LitServer(Digits(), accelerator="cpu", workers_per_device=1)
-server.run(port=int(sys.argv[2]), generate_client_file=False)
+if __name__ == "__main__":  # its workers are spawned, and import this file
+    server = litserve.LitServer(Digits(), accelerator="cpu", workers_per_device=1)
+    server.run(host="127.0.0.1", port=int(sys.argv[2]), generate_client_file=False)
 """
 
 _BENTOML = """

@@ -19,6 +19,7 @@ from flows.restorability import points_checked
 from flows.rollout.attention import Action, attention
 from flows.rollout.descent import stage_seconds
 from flows.rollout.promotion import Asked, owns, record, tidy
+from flows.shares import shares_corrected
 from flows.wiring import Wiring, wired
 from serving.core.errors import ChangeRefused, RegistryUnavailable, SignalboxError
 from serving.core.model import Alias, Tag
@@ -61,6 +62,8 @@ def reconciled(wiring: Wiring) -> list[str]:
             done += _tended(wiring, name, models.get(name), open_by_model.get(name))
             if name in models:
                 done += _previous(wiring, models[name])
+                if name not in open_by_model:
+                    done += shares_corrected(wiring, models[name])
         except (RegistryUnavailable, ChangeRefused) as error:
             done.append(f"{name}: {error}")
     return [*done, *_rollbacks(wiring), *points_checked(wiring)]

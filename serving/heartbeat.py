@@ -1,7 +1,9 @@
 """This worker's heartbeat in the store: what it answers with, proven by a probe, once a second.
 
 Promotions and rollbacks count as applied by what is reported here, so a fresh change is probed at
-once instead of at the next regular probe. The flows' health verdicts are fetched on the same beat.
+once instead of at the next regular probe. A worker is ready only once it was reported as it serves: one
+that answers but is not on record would be left out of "applied everywhere". The flows' health verdicts
+are fetched on the same beat.
 """
 
 import asyncio
@@ -16,12 +18,14 @@ from serving.core.model import Alias
 from serving.followed import FollowedModel
 from serving.health import Health
 from serving.ledger import Ledger
+from serving.readiness import Readiness
 from serving.store import levels, workers
 from serving.store.workers import Beat, Proof, WorkerModel
 
 log = logging.getLogger(__name__)
 
 _INTERVAL_SECONDS = 1.0
+_LOOKS = 20  # per interval, until the first report is whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,26 +45,48 @@ class Heartbeat:
         identity: Identity,
         models: Mapping[str, FollowedModel],
         health: Health,
+        readiness: Readiness,
         ledger: Ledger,
         clock: Clock,
     ) -> None:
         self._identity = identity
         self._models = models
         self._health = health
+        self._readiness = readiness
         self._ledger = ledger
         self._clock = clock
         self._probes: dict[tuple[str, Alias], asyncio.Task[None]] = {}
 
+    async def appear(self) -> None:
+        """Report a worker that restored all it should serve, before anybody is let in."""
+        if not self._readiness.unserved():
+            await self._beat()
+
     async def run(self) -> None:
         """Beat until cancelled."""
         while True:
-            try:
-                await self._turn()
-            except StoreUnavailable as error:
-                log.debug("beat_missed reason=%s", error)
-            except Exception:  # a missed beat is visible to others as such
-                log.exception("beat_failed")
+            await self._beat()
+            await self._sleep()
+
+    async def _beat(self) -> None:
+        is_whole = not self._readiness.unserved()
+        try:
+            await self._turn()
+        except StoreUnavailable as error:
+            log.debug("beat_missed reason=%s", error)
+        except Exception:  # a missed beat is visible to others as such
+            log.exception("beat_failed")
+        self._readiness.is_reported = self._readiness.is_reported or is_whole
+
+    async def _sleep(self) -> None:
+        """Until the next beat. The first one of a worker that serves all it should is due at once."""
+        if self._readiness.is_reported:
             await asyncio.sleep(_INTERVAL_SECONDS)
+            return
+        for _ in range(_LOOKS):
+            await asyncio.sleep(_INTERVAL_SECONDS / _LOOKS)
+            if not self._readiness.unserved():
+                return
 
     async def leave(self) -> None:
         """Say that this worker stops, so that nobody waits for it."""

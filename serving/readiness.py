@@ -25,6 +25,7 @@ class Readiness:
         self._others = others
         self._was_ready = False
         self.is_draining = False
+        self.is_reported = False  # the store heard of this worker as it serves now, or could not be told
 
     def waiting_for(self) -> list[str]:
         """What is missing, in words; empty when ready."""
@@ -38,9 +39,12 @@ class Readiness:
 
     def own_wait(self) -> list[str]:
         """What this process alone waits for."""
-        return ["the server is shutting down"] if self.is_draining else self._missing()
+        if self.is_draining:
+            return ["the server is shutting down"]
+        return self.unserved() or ([] if self.is_reported else ["this worker's first report to the store"])
 
-    def _missing(self) -> list[str]:
+    def unserved(self) -> list[str]:
+        """What of the wanted state is not served yet."""
         if self._follower.registry_read_at is None:
             if any(model.served for model in self._models.values()):
                 return []

@@ -56,10 +56,12 @@ class ServingSettings(StoreSettings):
     probe_seconds: float = Field(5.0, gt=0, description="How often each served model is probed.")
     max_body_mb: int = Field(64, gt=0, description="Largest request body.")
     max_inflight_mb: int = Field(
-        512, gt=0, description="Bodies of all requests in flight together; one more is answered with 503."
+        512,
+        gt=0,
+        description="Bodies of all requests in flight in one worker; one more is answered with 503.",
     )
     max_connections: int = Field(
-        1000, gt=0, description="Open HTTP connections; one more is answered with 503."
+        1000, gt=0, description="Open HTTP connections of one worker; one more is answered with 503."
     )
     header_seconds: float = Field(
         10.0, gt=0, description="Longest time a request line and its headers may take to arrive."

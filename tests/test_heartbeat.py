@@ -8,20 +8,21 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from serving.core.clock import ManualClock
 from serving.core.traffic import Split
 from serving.followed import FollowedModel
 from serving.heartbeat import Heartbeat, Identity
 from serving.ledger import Ledger
+from serving.readiness import Readiness
 from serving.reconcile import Refusal
 from serving.store import workers
 from serving.store.database import open_engine
 from serving.store.journal import Journal
 from serving.store.levels import StoredLevel
 from serving.store.trail import Trail
-from serving.store.workers import Proof, WorkerModel
+from serving.store.workers import Beat, Proof, WorkerModel
 from tests.mlflow_double import MlflowDouble
 from tests.models import onnx_adder
 from tests.station import station
@@ -61,11 +62,21 @@ class FakeHealth:
 
 
 @dataclass
+class FakeFollower:
+    """Has read the registry once a test says so."""
+
+    registry_read_at: datetime | None = None
+    registry_problem: str = "not read yet"
+
+
+@dataclass
 class Place:
     engine: Engine
     clock: ManualClock
     health: FakeHealth
     models: dict[str, FollowedModel]
+    follower: FakeFollower
+    readiness: Readiness
 
     def serve(self, version: str, model: str = "digits") -> FollowedModel:
         followed = self.models.setdefault(model, FollowedModel(model))
@@ -73,9 +84,17 @@ class Place:
         followed.swapped_at = self.clock.now()
         return followed
 
+    def beats(self) -> list[Beat]:
+        return workers.live(self.engine, self.clock.now())
+
     def reported(self, model: str = "digits") -> WorkerModel | None:
-        beats = workers.live(self.engine, self.clock.now())
+        beats = self.beats()
         return beats[0].models.get(model) if beats else None
+
+
+def rename(engine: Engine, table: str, to: str) -> None:
+    with engine.begin() as connection:
+        connection.execute(text(f"ALTER TABLE {table} RENAME TO {to}"))
 
 
 @asynccontextmanager
@@ -84,9 +103,12 @@ async def beating(home: Path) -> AsyncIterator[Place]:
     clock = ManualClock()
     engine = open_engine(f"sqlite:///{home / 'signalbox.db'}")
     ledger = Ledger(engine, Trail(engine, Journal(home / "journal.jsonl"), clock), clock)
-    place = Place(engine, clock, FakeHealth(clock), {})
+    models: dict[str, FollowedModel] = {}
+    follower = FakeFollower()
+    readiness = Readiness(models, cast(Any, follower))
+    place = Place(engine, clock, FakeHealth(clock), models, follower, readiness)
     identity = Identity(WORKER, "http://127.0.0.1:8080", clock.now())
-    heartbeat = Heartbeat(identity, place.models, cast(Any, place.health), ledger, clock)
+    heartbeat = Heartbeat(identity, models, cast(Any, place.health), readiness, ledger, clock)
     task: asyncio.Task[None] | None = None
     try:
         task = asyncio.create_task(heartbeat.run())
@@ -201,6 +223,30 @@ async def test_beat_reports_a_refusal_when_the_version_is_at_fault(home: Path) -
             return told is not None and told.refused == {"2": "wrong shape"}
 
         await eventually(refused, "the refusal")
+
+
+@story
+async def test_worker_is_ready_when_it_is_on_record_as_it_serves(home: Path) -> None:
+    """Whoever waits for all workers of the store must not miss one that answers already."""
+    async with beating(home) as place:
+        await eventually(lambda: place.reported() is None and bool(place.beats()), "a beat of what it lacks")
+        assert place.readiness.own_wait() == ["the registry: not read yet"]
+        place.serve("2")
+        place.follower.registry_read_at = place.clock.now()
+        assert place.readiness.own_wait() == ["this worker's first report to the store"]
+        await eventually(lambda: not place.readiness.own_wait(), "ready")
+        assert place.reported() == WorkerModel("2", Proof("2", "d", place.clock.now()), {})
+
+
+@story
+async def test_worker_is_ready_when_nobody_can_be_told(home: Path) -> None:
+    """Requests are answered without the store."""
+    async with beating(home) as place:
+        rename(place.engine, "workers", "away")
+        place.serve("2")
+        place.follower.registry_read_at = place.clock.now()
+        await eventually(lambda: not place.readiness.own_wait(), "ready")
+        rename(place.engine, "away", "workers")
 
 
 @story

@@ -34,6 +34,7 @@ class Siblings:
         self._own = own
         self._expected = expected
         self._reports: dict[str, Told] = {}
+        self._were_ready = False
         self._on_admitted: Callable[[dict[str, dict[str, int]]], None] = lambda told: None
 
     def tell(self, on_admitted: Callable[[dict[str, dict[str, int]]], None]) -> None:
@@ -73,7 +74,14 @@ class Siblings:
         return list(self._reports.values())
 
     def waiting_for(self) -> list[str]:
-        """What keeps siblings from being ready, as far as they told."""
+        """What keeps siblings from being ready, as far as they told.
+
+        Nothing once all of them were, whether or not anybody asked then: who answers on while a sibling is
+        replaced is ready.
+        """
+        return [] if self._were_ready else self._missing()
+
+    def _missing(self) -> list[str]:
         told = [reason for report in self._reports.values() for reason in report.get("waiting_for", ())]
         missing = self._expected - len(self._reports)
         return told if missing <= 0 else [*told, f"{missing} more of the server's workers to start"]
@@ -83,6 +91,7 @@ class Siblings:
         while self.exist:
             told = await self._ask_all("report", _LOOK_SECONDS, {})
             self._reports = {name: report for name, report in told.items() if report is not None}
+            self._were_ready = self._were_ready or not self._missing()
             self._on_admitted({name: report.get("admitted", {}) for name, report in self._reports.items()})
             await asyncio.sleep(_LOOK_AGAIN_SECONDS if self.waiting_for() else _LOOK_SECONDS)
 

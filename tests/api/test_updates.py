@@ -6,8 +6,12 @@ from typing import Any
 
 import pytest
 
-from serving.store import model_files
+from serving.core.clock import SystemClock
+from serving.store import model_files, rollouts
+from serving.store.leases import Lease, Leases
 from serving.store.model_files import ModelFile, State
+from serving.store.rollouts import Command, Request
+from serving.store.text import JsonValue
 from tests.mlflow_double import MlflowDouble
 from tests.models import onnx_adder
 from tests.station import ADMIN, Station, station
@@ -89,6 +93,53 @@ async def test_promotion_is_on_record_when_prefect_is_away(home: Path, double: M
         assert (await post(server, f"rollouts/{rollout['swap_id']}/pause"))[0] == 409
         assert (await post(server, f"rollouts/{rollout['swap_id']}/hurry"))[0] in (400, 422)
         assert (await post(server, f"rollouts/{NEVER}/abort"))[0] == 404
+
+
+def rests(server: Station, step: str) -> str:
+    """The id of a staged rollout that is at this step of its second stage, half an hour before its end."""
+    now = datetime.now(UTC)
+    asked = Request(
+        model="m",
+        version="2",
+        strategy="staged",
+        requested_by="anna",
+        spec={"stage_deadline_seconds": 3600.0},
+    )
+    rollout = rollouts.enter(server.engine, asked, now, now).rollout
+    leases = Leases(server.engine, SystemClock())
+    lease = leases.acquire("model:m", "promote:1")
+    assert isinstance(lease, Lease)
+    status: dict[str, JsonValue] = {"step": step, "stage": 1, "looked_at": now.isoformat()}
+    rollouts.note(server.engine, rollout, {**status, "rested_seconds": 1800.0}, lease, now)
+    leases.release(lease)
+    return rollout.id
+
+
+@story
+async def test_approval_is_on_record_for_whoever_carries_the_rollout_on(
+    home: Path, double: MlflowDouble
+) -> None:
+    """With the name of the key's owner and the hour it ends at; Prefect being away delays it."""
+    async with station(home, double) as server:
+        await server.serves("1")
+        rollout = rests(server, "approval")
+        status, told = await post(server, f"rollouts/{rollout}/approve")
+        assert (status, f"'approve' for rollout {rollout} is recorded" in told["error"]) == (503, True), told
+        approval = rollouts.get(server.engine, rollout).asked
+        assert approval is not None
+        assert (approval.command, approval.by, approval.stage) == (Command.APPROVE, "admin", 1)
+        assert approval.until is not None
+        assert 1700 < (approval.until - approval.at).total_seconds() <= 1800
+
+
+@story
+async def test_approval_is_refused_while_nothing_waits_for_it(home: Path, double: MlflowDouble) -> None:
+    async with station(home, double) as server:
+        await server.serves("1")
+        rollout = rests(server, "observe")
+        status, told = await post(server, f"rollouts/{rollout}/approve")
+        assert (status, "waits for no approval: it is at 'observe'" in told["error"]) == (409, True)
+        assert rollouts.get(server.engine, rollout).asked is None
 
 
 @story

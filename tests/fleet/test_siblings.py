@@ -28,3 +28,31 @@ async def test_siblings_tell_whom_they_let_in_when_they_report(tmp_path: Path) -
     finally:
         loop.cancel()
         await other.close()
+
+
+@story
+async def test_siblings_hold_nobody_back_when_one_ends_after_all_were_ready(tmp_path: Path) -> None:
+    """Nobody asked while all were: the first question comes when one is gone, and the server is ready."""
+    wait, asked = ["champion of m to load"], 0
+
+    async def report(_: Told) -> Told:
+        nonlocal asked
+        asked += 1
+        return {"waiting_for": list(wait)}
+
+    other = Channel(tmp_path / socket_name(2, 22))
+    other.answer("report", report)
+    await other.open()
+    siblings = Siblings(tmp_path / socket_name(1, 11), expected=1)
+    loop = asyncio.create_task(siblings.run())
+    try:
+        await eventually(lambda: asked >= 2, "the sibling is looked at")
+        assert siblings.waiting_for() == wait
+        wait.clear()
+        heard = asked
+        await eventually(lambda: asked >= heard + 2, "the sibling is looked at again")
+        await other.close()
+        await eventually(lambda: not siblings.reports(), "the sibling is missed")
+        assert siblings.waiting_for() == []
+    finally:
+        loop.cancel()

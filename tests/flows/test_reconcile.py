@@ -17,7 +17,7 @@ from flows.settings import FlowSettings
 from flows.wiring import Wiring
 from serving.core.clock import ManualClock
 from serving.core.errors import RegistryUnavailable
-from serving.core.model import Tag
+from serving.core.model import Tag, VersionRef
 from serving.store import changes, overrides, sightings
 from serving.store.database import open_engine
 from serving.store.leases import Lease
@@ -201,3 +201,28 @@ def test_previous_is_written_when_the_server_died_after_a_move_by_hand(
     assert registrar.named(MODEL, "previous") == expected
     assert bool(done) is not is_failed
     assert reconciled(wiring) == NOTHING
+
+
+def test_shown_share_is_corrected_when_the_champion_moved_without_a_rollout(
+    wiring: Wiring, registrar: Registrar
+) -> None:
+    """As after a rollback; a version that shows none is left as it is."""
+    wiring.registry.set_version_tag(VersionRef(MODEL, "1"), Tag.TRAFFIC_PERCENT, "0")
+    wiring.registry.set_version_tag(VersionRef(MODEL, "2"), Tag.TRAFFIC_PERCENT, "100")
+    assert reconciled(wiring) == [
+        "digits: version 1 shows 100 % of the traffic for 0 %",
+        "digits: version 2 shows 0 % of the traffic for 100 %",
+    ]
+    shown = [registrar.tags(version).get(Tag.TRAFFIC_PERCENT) for version in ("1", "2", "3")]
+    assert shown == ["100", "0", None]
+    assert reconciled(wiring) == []
+
+
+def test_shown_share_is_left_to_the_rollout_that_is_under_way(
+    wiring: Wiring, line: Line, registrar: Registrar
+) -> None:
+    wiring.registry.set_version_tag(VersionRef(MODEL, "2"), Tag.TRAFFIC_PERCENT, "5")
+    registrar.point(MODEL, "2", "challenger")
+    line.enter("2")
+    assert reconciled(wiring) == []
+    assert registrar.tags("2")[Tag.TRAFFIC_PERCENT] == "5"

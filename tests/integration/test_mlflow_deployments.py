@@ -16,6 +16,7 @@ from tests.integration.conftest import StartServing
 from tests.integration.promotions import Promotions, promoting
 from tests.mlflow_registry import MlflowRegistry
 from tests.prefect_server import ROOT, PrefectServer
+from tests.traffic import Traffic, failed, wrong
 
 # MLflow's command line takes its time to begin, four times over.
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -39,8 +40,8 @@ def numbers(told: Any) -> Iterator[float]:
         yield float(told)
 
 
-def test_update_promotes_and_predict_answers(promotions: Promotions, tmp_path: Path) -> None:
-    """The way a user of MLflow goes: update, get, predict, delete; and what a wrong name is told."""
+def test_update_promotes_by_stages_and_predict_answers(promotions: Promotions, tmp_path: Path) -> None:
+    """The way a user of MLflow goes, under live traffic: update, get, predict, delete."""
     model, serving = promotions.serve("onnx:1", "onnx:2")
     path = os.pathsep.join((installed(tmp_path / "site"), str(ROOT)))
     environment = promotions.prefect.environment | {
@@ -65,10 +66,14 @@ def test_update_promotes_and_predict_answers(promotions: Promotions, tmp_path: P
     exists = deployments("create", *target, "-m", f"models:/{model.name}/2")
     assert exists.returncode != 0
     assert "exists already; change it with update" in exists.stderr
-    updated = deployments("update", *target, "-m", f"models:/{model.name}/2", "-C", "strategy=direct")
+    plan = ("-C", "stages=50,100", "-C", "stage_seconds=3")
+    with Traffic(serving.url, model.name, rate_per_second=40) as traffic:
+        updated = deployments("update", *target, "-m", f"models:/{model.name}/2", *plan)
     assert updated.returncode == 0, updated.stderr
-    rollout = promotions.assert_promoted(model, "2")
+    rollout = promotions.finished(model)
     assert (rollout.state, rollout.requested_by) == (State.PROMOTED, "admin")
+    assert [stage["percent"] for stage in (rollout.status or {})["passed"]] == [50, 100]
+    assert (failed(traffic.samples), wrong(traffic.samples, model.constants)) == ([], [])
     shown = deployments("get", *target)
     assert f"model_uri: models:/{model.name}/2" in shown.stdout
     (tmp_path / "rows.json").write_text(json.dumps([{"0": 0.5, "1": 0.5, "2": 0.5}]))
