@@ -46,7 +46,7 @@ class Plan:
 
 
 FULL = Plan("full", 5.0, 3, 100, 200, (34, 200, 1000), 10.0, 20.0)
-QUICK = Plan("quick", 2.0, 2, 10, 20, (34, 200), 1.0, 0.5)
+QUICK = Plan("quick", 2.0, 2, 9, 20, (34, 200), 1.0, 0.5)
 
 Section = Callable[[Ground, Plan], list[Row]]
 SECTIONS: dict[str, Section] = {
@@ -54,10 +54,12 @@ SECTIONS: dict[str, Section] = {
         place, seconds=plan.seconds, repeats=plan.repeats, peers=plan.peers
     ),
     "tensors": lambda place, plan: tensors(place, seconds=plan.seconds, repeats=plan.repeats),
-    "swaps": lambda place, plan: swaps(place, moves=plan.moves, rate=150.0),
+    "swaps": lambda place, plan: swaps(
+        place, moves=plan.moves, repeats=plan.repeats + 1, seconds=plan.seconds
+    ),
     "loading": lambda place, plan: loading(place, sizes_mb=plan.sizes_mb),
     "memory": lambda place, plan: memory(place, count=plan.memory_swaps),
-    "ways-back": lambda place, plan: ways_back(place, repeats=plan.repeats * 3),
+    "ways-back": lambda place, plan: ways_back(place, repeats=plan.repeats * 7),
     "starting": lambda place, plan: starting(place),
     "conformance": lambda place, plan: conformance(place),
     "promotion": lambda place, plan: promotion(place.folder, repeats=plan.repeats),

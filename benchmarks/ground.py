@@ -15,7 +15,7 @@ from tests.mlflow_server import MlflowServer
 from tests.serving_process import ServingProcess
 
 RECIPES = ("onnx:1", "onnx:2", "torch:1", "torch:2")
-HEAVY = ("image", "heavy:1", "heavy:2")
+HEAVY = ("image", "mobilenet", "heavy:1", "heavy:2")
 _SEED = 7
 
 

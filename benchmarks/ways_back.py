@@ -1,34 +1,56 @@
 """P8 and P13: how soon a rollback holds for all traffic, and how soon a server is there."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from time import perf_counter
+
+import numpy as np
 
 from benchmarks.ground import Ground
 from benchmarks.memory import resident_mb
 from benchmarks.row import Row, within
+from tests.mlflow_registry import RegisteredModel
 from tests.serving_process import ServingProcess
 
 
 def ways_back(place: Ground, *, repeats: int) -> list[Row]:
+    """Each way so many times; without MLflow a model goes back once, so that every time is a first one."""
+    instant, emergency = _instant_ms(place, repeats), _emergency_ms(place, repeats)
+    return [
+        _row("instant rollback, command to old answer, p95", instant),
+        _row("emergency rollback with MLflow and Prefect down, p95", emergency),
+    ]
+
+
+def _row(what: str, times_ms: Sequence[float]) -> Row:
+    told = f"{len(times_ms)} times, {min(times_ms):.3g} to {max(times_ms):.3g} ms"
+    return within("P8", what, float(np.percentile(times_ms, 95)), 250.0, "ms", told)
+
+
+def _instant_ms(place: Ground, repeats: int) -> list[float]:
     model = place.registry.model("onnx:1", "onnx:2", prefix="back")
     model.point("1")
-    instant, emergency = [], []
+    found = []
     with place.serving("back", model.name, poll_seconds=0.1) as serving:
         for _ in range(repeats):
-            _forward(serving, model.name, lambda: model.point("2"))
-            instant.append(_back_ms(serving, model.name, "instant"))
+            _forward(serving, model)
+            found.append(_back_ms(serving, model.name, "instant"))
             serving.wait(lambda: _wanted(serving, model.name) == "1", "the registry was told and read", 30)
-    with place.serving("back-alone", model.name, poll_seconds=0.1) as serving:
-        _forward(serving, model.name, lambda: model.point("2"))
+    return found
+
+
+def _emergency_ms(place: Ground, repeats: int) -> list[float]:
+    """Prefect is away in every serving benchmark; MLflow is stopped for all of these together."""
+    models = [place.registry.model("onnx:1", "onnx:2", prefix="alone") for _ in range(repeats)]
+    for model in models:
+        model.point("1")
+    with place.serving("alone", "alone-*", poll_seconds=0.1, max_models=3 * repeats) as serving:
+        for model in models:
+            _forward(serving, model)
         place.registry.server.stop()
         try:
-            emergency.append(_back_ms(serving, model.name, "emergency"))
+            return [_back_ms(serving, model.name, "emergency") for model in models]
         finally:
             place.registry.server.start()
-    return [
-        within("P8", "instant rollback, command to old answer, worst", max(instant), 250.0, "ms"),
-        within("P8", "emergency rollback with MLflow down", max(emergency), 250.0, "ms"),
-    ]
 
 
 def starting(place: Ground) -> list[Row]:
@@ -59,9 +81,9 @@ def _wanted(serving: ServingProcess, model: str) -> object:
     return serving.model(model)["aliases"].get("champion", {}).get("wanted")
 
 
-def _forward(serving: ServingProcess, model: str, point: Callable[[], None]) -> None:
-    point()
-    serving.wait_for(model, "2", seconds=30)
+def _forward(serving: ServingProcess, model: RegisteredModel) -> None:
+    model.point("2")
+    serving.wait_for(model.name, "2", seconds=30)
 
 
 def _back_ms(serving: ServingProcess, model: str, strategy: str) -> float:

@@ -22,6 +22,9 @@ from serving.runners import Runners
 Predict = Callable[[Tensors], dict[str, Array]]
 # A second thread helps out when the first has kept somebody waiting for this long.
 _IMPATIENCE_SECONDS = 0.05
+# A request this large is computed alone: its own computation outweighs what an execution costs besides,
+# joining would copy it, and two of them have two threads.
+_ALONE_BYTES = 256 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +129,7 @@ class Batcher:
         self._breaker.admit(now)
         size_bytes = sum(array.nbytes for array in inputs.values())
         self._check_room(size_bytes)
-        rows = (rows_of(inputs) or 0) if self._is_joinable else 0
+        rows = (rows_of(inputs) or 0) if self._is_joinable and size_bytes < _ALONE_BYTES else 0
         form = form_of(inputs) if rows else ()
         answer = asyncio.get_running_loop().create_future()
         timing = timing or Timing()
@@ -174,7 +177,7 @@ class Batcher:
             self._alarm = loop.call_later(delay, self._on_alarm)
 
     def _may_start(self, now: float) -> bool:
-        if self._busy == 0 or not self._is_joinable:
+        if self._busy == 0 or not self._waiting[0].rows:
             return self._busy < self._runners.count
         is_late = now - self._waiting[0].came_at >= _IMPATIENCE_SECONDS
         return is_late and self._busy < self._runners.count

@@ -2,17 +2,21 @@
 
 uvicorn starts a task per request, hands it the body and takes the answer piece by piece, which together
 costs more than a small model. Here a short POST to an inference path is read whole first and offered to
-the application's `at_once`. What that leaves, and every other request, goes uvicorn's way.
+the application's `at_once`. What that leaves, and every other request, goes uvicorn's way. A large one is
+read past the parser, into the place where it stays.
 """
 
 import asyncio
 from collections.abc import Callable
 from typing import Any, cast
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from serving.api.body import Message, Receive
 from serving.api.edge import DRAWN, Edge, address_of
 from serving.api.reply import Headers, Reply, header_lines
+from serving.landing import Approach, Landing, Spares
 
 AtOnce = Callable[[dict[str, object], bytes | memoryview], Reply | None]
 
@@ -28,6 +32,10 @@ _INFERENCE = b"/infer"
 # Longer bodies come in pieces, which are counted before they are put together.
 _MAX_BYTES = 1 << 20
 _ONE_WRITE_BYTES = 1 << 16
+# So much of a body must be missing to be worth a change of the transport's protocol.
+_LANDED_BYTES = 1 << 16
+# Eight callers with pictures, and what the log still looks at.
+_SPARE_BYTES = 16 << 20
 # A body of unknown length, one that waits to be asked for, and a proxy's word for whom it speaks.
 _NOT_SHORT = frozenset(
     {b"transfer-encoding", b"expect", b"upgrade", b"x-forwarded-for", b"x-forwarded-proto"}
@@ -41,6 +49,7 @@ class Turn:
         "disconnected",
         "json_bytes",
         "keep_alive",
+        "length",
         "message_event",
         "pieces",
         "response_complete",
@@ -48,10 +57,11 @@ class Turn:
         "scope",
     )
 
-    def __init__(self, scope: dict[str, object], *, keep_alive: bool) -> None:
+    def __init__(self, scope: dict[str, object], length: int, json_bytes: int, *, keep_alive: bool) -> None:
         self.scope = scope
         self.pieces: list[bytes] = []
-        self.json_bytes = 0  # as its sender says; what that is worth is seen when it is read
+        self.length = length
+        self.json_bytes = json_bytes  # as its sender says; what that is worth is seen when it is read
         # What uvicorn's protocol looks at and sets.
         self.keep_alive = keep_alive
         self.response_started = self.response_complete = self.disconnected = False
@@ -60,15 +70,27 @@ class Turn:
     def set(self) -> None:
         """In the place of an event: nobody waits for it."""
 
+    @property
+    def missing_bytes(self) -> int:
+        return self.length - sum(map(len, self.pieces))
+
+    @property
+    def skipped(self) -> int:
+        """How many bytes to leave free before the body."""
+        return -self.json_bytes % _ALIGNED_BYTES
+
     def body(self) -> bytes | memoryview:
         """Put together so that tensors which follow JSON begin where their numbers can be read in place."""
-        pieces = self.pieces
-        skipped = -self.json_bytes % _ALIGNED_BYTES
+        pieces, skipped = self.pieces, self.skipped
         if len(pieces) == 1 and not (skipped and len(pieces[0]) >= _LARGE_BYTES):
             return pieces[0]
         if not skipped:
             return b"".join(pieces)
         return memoryview(b"".join([b"\0" * skipped, *pieces]))[skipped:]
+
+
+# One event loop to a process.
+_SPARES = Spares(_SPARE_BYTES)
 
 
 class DirectConnection(HttpToolsProtocol):
@@ -87,8 +109,48 @@ class DirectConnection(HttpToolsProtocol):
         # The id and route key of a request that was recalled, and is read after all.
         self._drawn: object = None
         self._quiet_since = 0.0
-        self._json_bytes = 0
+        self._length = self._json_bytes = 0
         self.turn: Turn | None = None
+        self._landing: Landing | None = None
+        self._approach: Approach | None = None  # what reads after a large body, until one that is not
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        turn = self.turn
+        if turn is not None and turn.missing_bytes >= _LANDED_BYTES and self.takes_more():
+            self._land(turn)
+
+    def landed(self, size_bytes: int) -> None:
+        """More of a large body has arrived, past the parser; the last of it ends its request."""
+        landing = self._landing
+        if landing is not None and landing.is_whole:
+            self._approach = self._approach or Approach(self)
+            self._read_as(self._approach)
+            self.on_message_complete()
+            self._landing = None
+            _SPARES.keep(landing.memory)
+            # The old one still waits for the body.
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+
+    def takes_more(self) -> bool:
+        return not self.transport.is_closing()
+
+    def _land(self, turn: Turn) -> None:
+        """Have the rest of the body read straight into its place."""
+        memory = _SPARES.take(turn.skipped + turn.length)
+        self._landing = Landing(self, memory, turn.pieces, turn.length, turn.skipped)
+        turn.pieces.clear()
+        self._read_as(self._landing)
+
+    def _read_as(self, protocol: asyncio.BaseProtocol) -> None:
+        """Have what comes next given to `protocol`; a transport asks how only when it begins to read."""
+        is_reading = self.transport.is_reading()
+        if is_reading:
+            self.transport.pause_reading()
+        self.transport.set_protocol(protocol)
+        if is_reading:
+            self.transport.resume_reading()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(cast(asyncio.Transport, transport))
@@ -114,15 +176,19 @@ class DirectConnection(HttpToolsProtocol):
         return True
 
     def on_headers_complete(self) -> None:
-        if not self._is_short():
+        is_short = self._is_short()
+        if self._approach is not None and not (is_short and self._length >= _LANDED_BYTES):
+            self._approach = None
+            self._read_as(self)
+        if not is_short:
             self.turn = None
             super().on_headers_complete()
             return
         scope = cast("dict[str, object]", self.scope)
         scope["method"], scope["path"], scope["raw_path"] = "POST", self.url.decode("ascii"), self.url
         scope["query_string"] = b""
-        self.turn = Turn(scope, keep_alive=self.parser.should_keep_alive())
-        self.turn.json_bytes = self._json_bytes
+        keep_alive = self.parser.should_keep_alive()
+        self.turn = Turn(scope, self._length, self._json_bytes, keep_alive=keep_alive)
         if self._drawn is not None:
             scope[DRAWN], self._drawn = self._drawn, None
         self.cycle = cast(Any, self.turn)
@@ -138,7 +204,7 @@ class DirectConnection(HttpToolsProtocol):
         if turn is None:
             super().on_message_complete()
         elif not turn.disconnected:
-            body = turn.body()
+            body = turn.body() if self._landing is None else self._landing.body()
             reply = self._at_once(turn.scope, body) if self._at_once is not None else None
             if reply is None:
                 self._go_the_long_way(turn, body)
@@ -197,13 +263,18 @@ class DirectConnection(HttpToolsProtocol):
                 self._json_bytes = int(value) if value.isdigit() and len(value) < _MAX_DIGITS else 0
             elif name in _NOT_SHORT:
                 return False
-        return length.isdigit() and int(length) <= _MAX_BYTES
+        self._length = int(length) if length.isdigit() and len(length) < _MAX_DIGITS else -1
+        return 0 <= self._length <= _MAX_BYTES
 
     def _go_the_long_way(self, turn: Turn, body: bytes | memoryview) -> None:
         self.cycle = cast(Any, None)
         super().on_headers_complete()
         self.cycle.keep_alive = self.cycle.keep_alive and turn.keep_alive
-        super().on_body(bytes(body))
+        cycle = cast(Any, self.cycle)
+        if isinstance(body, bytes):
+            cycle.body = body
+        else:
+            cycle.receive = _as_it_lies(cycle, body)
         super().on_message_complete()
 
     def _learn(self, turn: Turn, body: bytes | memoryview) -> None:
@@ -236,3 +307,16 @@ class DirectConnection(HttpToolsProtocol):
         if not turn.keep_alive:
             self.transport.close()
         self.on_response_complete()
+
+
+def _as_it_lies(cycle: Any, body: memoryview) -> Receive:
+    """uvicorn's `receive` of a body that is whole, without the copy it would make."""
+    receive, left = cycle.receive, [body]
+
+    async def receive_whole() -> Message:
+        if not left or cycle.disconnected:
+            return cast(Message, await receive())
+        cycle.message_event.clear()
+        return {"type": "http.request", "body": left.pop(), "more_body": False}
+
+    return receive_whole

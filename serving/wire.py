@@ -81,10 +81,21 @@ class Connection(DirectConnection):
         was_in_head = self._in_head
         super().data_received(data)
         self.piece = None
+        self._account(len(data), was_in_head=was_in_head)
+
+    def landed(self, size_bytes: int) -> None:
+        super().landed(size_bytes)
+        self._account(size_bytes, was_in_head=False)
+
+    def takes_more(self) -> bool:
+        return not self._is_refused()
+
+    def _account(self, size_bytes: int, *, was_in_head: bool) -> None:
+        """What has arrived, complete or not, decides how long the rest may take."""
         if self._is_refused():
             return
         if self._is_reading:
-            self._count(len(data), was_in_head=was_in_head)
+            self._count(size_bytes, was_in_head=was_in_head)
         elif self.cycle is None or self.cycle.response_complete:  # blank lines keep no connection open
             self._expect(self._limits.header_seconds)
 

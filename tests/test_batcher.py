@@ -126,6 +126,26 @@ async def test_batch_is_no_larger_than_allowed_and_of_one_form() -> None:
     assert sorted(model.seen) == [1, 1, 3, 3]
 
 
+@pytest.mark.parametrize(
+    ("width", "running", "seen"),
+    [pytest.param(65535, 1, [1, 3], id="joined"), pytest.param(65536, 2, [1, 1, 1, 1], id="alone")],
+)
+@story
+async def test_large_requests_are_computed_side_by_side_when_threads_are_free(
+    width: int, running: int, seen: list[int]
+) -> None:
+    """Of 256 KB and more; smaller ones wait for each other's company."""
+    model = Model()
+    desk = Desk(model, threads=2)
+    asked = [desk.ask(float(number), width=width) for number in range(4)]
+    for _ in range(running):
+        await entered(model)
+    assert desk.batcher.waiting == 4 - running
+    model.gate.set()
+    answers = [(await one)["y"][0, 0] for one in asked]
+    assert (answers, model.seen) == ([1.0, 2.0, 3.0, 4.0], seen)
+
+
 @story
 async def test_one_fault_spoils_no_other_when_answered_together() -> None:
     """The batch is taken apart; only the culprit fails."""

@@ -15,7 +15,7 @@ class ClientGone(SignalboxError):
     """The caller hung up before its request was complete."""
 
 
-async def read_body(receive: Receive, headers: Mapping[str, str], limit_bytes: int) -> bytes:
+async def read_body(receive: Receive, headers: Mapping[str, str], limit_bytes: int) -> bytes | memoryview:
     """The whole body. A refused one is drained within bounds, so that plain clients read the answer."""
     declared = headers.get("content-length", "")
     too_large = declared.isdecimal() and int(declared) > limit_bytes

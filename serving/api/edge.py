@@ -227,7 +227,7 @@ def _failed(failure: Failure, request_id: str) -> Reply:
     return Reply(failure.status, encoded, body)
 
 
-def _whole(body: bytes, receive: Receive) -> Receive:
+def _whole(body: Buffer, receive: Receive) -> Receive:
     """Gives a body that was read within its limit once, then whatever the server reports next."""
     messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 

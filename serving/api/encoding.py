@@ -21,7 +21,7 @@ _WORTH_PACKING_BYTES = 1 << 10
 _LEVEL = 1
 
 
-async def read_content(receive: Receive, headers: Mapping[str, str], limit_bytes: int) -> bytes:
+async def read_content(receive: Receive, headers: Mapping[str, str], limit_bytes: int) -> bytes | memoryview:
     """The body as its sender meant it. `limit_bytes` bounds what arrives and what it unpacks to."""
     raw = await read_body(receive, headers, limit_bytes)
     encoding = headers.get("content-encoding")
@@ -36,7 +36,7 @@ async def read_content(receive: Receive, headers: Mapping[str, str], limit_bytes
     return content
 
 
-def unpacked(raw: bytes, encoding: str, limit_bytes: int) -> bytes:
+def unpacked(raw: bytes | memoryview, encoding: str, limit_bytes: int) -> bytes:
     """Never holds more than one byte beyond the limit, whatever the body claims to be."""
     window = _WINDOWS.get(encoding.strip().lower())
     if window is None:

@@ -58,7 +58,7 @@ class ScoringEndpoint:
     ) -> None:
         arrived = time.monotonic()
         raw = await read_content(receive, headers, self._max_body_bytes)
-        request = parse_scoring(raw, headers.get("content-type", ""))
+        request = parse_scoring(bytes(raw), headers.get("content-type", ""))
         route = self._inference.route(self._only_model() if model is None else model, address, key)
         timeout = timeout_seconds({}, headers.get("x-request-timeout"), self._timeout_seconds)
         answer = await self._inference.infer(

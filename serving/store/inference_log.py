@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_ELEMENTS = 256
+_PIECE_ELEMENTS = 8000
 """Elements per row up to which a tensor is logged whole, one column each."""
 
 OUTPUTS_KEY = "signalbox.outputs"
@@ -63,14 +64,30 @@ def row_columns(name: str, rows: Array) -> dict[str, Array]:
         return {f"{name}.{index}": column for index, column in enumerate(_plain(matrix).T)}
     if matrix.dtype.kind not in "biuf" and matrix.dtype.name != "bfloat16":
         return {}
-    values = matrix.astype(np.float64)
+    matrix = _plain(matrix)
     # Infinite elements make NaN here, which is what should be seen.
     with np.errstate(all="ignore"):
-        mean, low, high = values.mean(1), values.min(1), values.max(1)
-        values -= mean[:, None]
-        std = np.sqrt(np.einsum("ij,ij->i", values, values) / matrix.shape[1])
+        mean = matrix.mean(1, dtype=np.float64)
+        std = np.sqrt(_squares(matrix, mean) / matrix.shape[1])
+        low, high = (ends.astype(np.float64) for ends in (matrix.min(1), matrix.max(1)))
     figures = (mean, std, low, high)
     return {f"{name}.{figure}": column for figure, column in zip(_FIGURES, figures, strict=True)}
+
+
+def _squares(matrix: Array, mean: Array) -> Array:
+    """The sum of squared distances from each row's mean, (count,), a piece of the rows at a time.
+
+    In double precision a picture is a megabyte, which would be fresh memory and fit no near cache.
+    """
+    count, width = matrix.shape
+    step = max(_PIECE_ELEMENTS // max(count, 1), MAX_ELEMENTS)
+    room = np.empty((count, min(step, width)), np.float64)
+    total = np.zeros(count, np.float64)
+    for start in range(0, width, step):
+        piece = matrix[:, start : start + step]
+        apart = np.subtract(piece, mean[:, None], out=room[:, : piece.shape[1]], dtype=np.float64)
+        total += np.einsum("ij,ij->i", apart, apart)
+    return total
 
 
 _FIGURES = ("mean", "std", "min", "max")
