@@ -160,6 +160,8 @@ class Inference:
         if not route.copies or answer.version is not route.version or timing is None:
             return answer
         seconds = (timing.done_ns - timing.begun_ns) * 1e-9
+        if any(target.by_share for target in route.copies):
+            seconds = timing.share_seconds
         given = Given(answer.version, inputs, answer.outputs, seconds, read, request_id)
         return replace(answer, copies=self._shadow.sample(route.copies, given))
 

@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -281,3 +282,20 @@ async def test_copies_under_way_end_with_the_server(desk: Desk) -> None:
     await desk.shadow.close()
     assert desk.compared.copies == []
     hangs.free.set()
+
+
+@story
+async def test_version_before_is_compared_with_the_champions_own_answers_while_it_is_the_control(
+    desk: Desk,
+) -> None:
+    """Each answer and its copy, as of a champion and a challenger that answered in its place."""
+    desk.install(loaded("2"), loaded("1"))
+    routes = replace(desk.model.routes(), control=desk.model.previous)
+    desk.routes.publish("digits", routes)
+    answer = await desk.ask()
+    sent(desk, answer)
+    await copied(desk)
+    [copy] = desk.compared.copies
+    assert copy.pair == Pair("digits", "1", "2", Role.CHALLENGER, is_control=True)
+    assert answer.timing is not None
+    assert copy.given.seconds == answer.timing.share_seconds
