@@ -51,11 +51,6 @@ class Timing:
     executed_rows: int = 1
     leads: bool = True
 
-    @property
-    def share_seconds(self) -> float:
-        """This request's part of the execution's time, by rows."""
-        return (self.done_ns - self.begun_ns) * 1e-9 * min(1.0, self.rows / self.executed_rows)
-
 
 @dataclass(slots=True, eq=False)
 class Ticket:

@@ -26,7 +26,7 @@ from serving.formats.selftest import output_problem
 from serving.pool import LoadedVersion
 from serving.routes import Route, Routes
 from serving.scores import Scores
-from serving.shadow import Given, Shadow
+from serving.shadow import Given, Shadow, share_seconds
 from serving.telemetry.inference_log import first_axis_is_batch
 from serving.telemetry.recorder import Recorder
 
@@ -161,7 +161,7 @@ class Inference:
             return answer
         seconds = (timing.done_ns - timing.begun_ns) * 1e-9
         if any(target.by_share for target in route.copies):
-            seconds = timing.share_seconds
+            seconds = share_seconds(timing)
         given = Given(answer.version, inputs, answer.outputs, seconds, read, request_id)
         return replace(answer, copies=self._shadow.sample(route.copies, given))
 

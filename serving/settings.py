@@ -31,16 +31,10 @@ class ServingSettings(StoreSettings):
     poll_seconds: float = Field(1.0, gt=0, description="How often the registry is polled.")
     watch_seconds: float = Field(300.0, ge=0, description="How long a new champion is watched.")
     watch_max_latency_ratio: float = Field(
-        1.25,
-        ge=1,
-        description="A watched champion is too slow beyond this times the version before, and"
-        " beyond the next setting.",
+        1.25, ge=1, description="How many times the p95 of the version before a watched champion may take."
     )
     watch_max_latency_extra_ms: float = Field(
-        5.0,
-        ge=0,
-        description="A watched champion is too slow beyond this many milliseconds more, and beyond"
-        " the last setting.",
+        5.0, ge=0, description="How much longer it may take; beyond both limits, proved, it is rolled back."
     )
     orphan_minutes: float = Field(
         10.0, ge=0, description="How long a model whose champion alias was deleted keeps answering."

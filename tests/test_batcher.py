@@ -282,12 +282,3 @@ def test_every_caller_gets_its_own_rows_whatever_comes_together(
         desk.runners.stop()
 
     asyncio.run(tell())
-
-
-@pytest.mark.parametrize(
-    ("rows", "executed", "seconds"), [(1, 1, 0.08), (1, 4, 0.02), (4, 4, 0.08), (3, 1, 0.08)]
-)
-def test_share_of_an_execution_is_by_rows(rows: int, executed: int, seconds: float) -> None:
-    """All of it for whoever was alone."""
-    timing = Timing(begun_ns=1_000, done_ns=80_001_000, rows=rows, executed_rows=executed)
-    assert timing.share_seconds == pytest.approx(seconds)

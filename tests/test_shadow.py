@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from serving.accounts import Answer
+from serving.batcher import Timing
 from serving.core.clock import SystemClock
 from serving.core.comparison import Pair, Role
 from serving.core.datatypes import Array
@@ -19,7 +20,7 @@ from serving.core.model import TensorSpec
 from serving.core.traffic import Split
 from serving.pool import LoadedVersion
 from serving.routes import CopyTarget
-from serving.shadow import CopyLimits, Given, Shadow
+from serving.shadow import CopyLimits, Given, Shadow, share_seconds
 from serving.telemetry.metrics import Metrics
 from tests.desk import Compared, Desk, Hangs, X, open_desk
 from tests.logged import counted
@@ -298,4 +299,13 @@ async def test_version_before_is_compared_with_the_champions_own_answers_while_i
     [copy] = desk.compared.copies
     assert copy.pair == Pair("digits", "1", "2", Role.CHALLENGER, is_control=True)
     assert answer.timing is not None
-    assert copy.given.seconds == answer.timing.share_seconds
+    assert copy.given.seconds == share_seconds(answer.timing)
+
+
+@pytest.mark.parametrize(
+    ("rows", "executed", "seconds"), [(1, 1, 0.08), (1, 4, 0.02), (4, 4, 0.08), (3, 1, 0.08)]
+)
+def test_share_of_an_execution_is_by_rows(rows: int, executed: int, seconds: float) -> None:
+    """All of it for whoever was alone."""
+    timing = Timing(begun_ns=1_000, done_ns=80_001_000, rows=rows, executed_rows=executed)
+    assert share_seconds(timing) == pytest.approx(seconds)
