@@ -74,10 +74,8 @@ class Inference:
     ) -> Answer:
         """Answer one request.
 
-        `deadline` is a moment of the monotonic clock. NaN or infinity in an output is the version's failure
-        where the fallback's is finite, and the fallback's answer is given. Otherwise it is the input's: the
-        answer is given as it is, unless that output must be `finite`. Where nobody could stand in, only
-        outputs that must be are looked at.
+        `deadline` is a moment of the monotonic clock. A non-finite output is the version's failure where the
+        fallback's is finite; else it is given as it is, or refused if it must be `finite`.
         """
         arrived_ns = time.perf_counter_ns()
         taken, inputs = route.taken(read)
@@ -159,9 +157,8 @@ class Inference:
         timing = answer.timing
         if not route.copies or answer.version is not route.version or timing is None:
             return answer
-        seconds = (timing.done_ns - timing.begun_ns) * 1e-9
-        if any(target.by_share for target in route.copies):
-            seconds = share_seconds(timing)
+        by_share = any(target.by_share for target in route.copies)
+        seconds = share_seconds(timing) if by_share else (timing.done_ns - timing.begun_ns) * 1e-9
         given = Given(answer.version, inputs, answer.outputs, seconds, read, request_id)
         return replace(answer, copies=self._shadow.sample(route.copies, given))
 
