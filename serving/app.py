@@ -62,6 +62,7 @@ from serving.memory import Memory
 from serving.notices import log_dropping
 from serving.orders import Orders
 from serving.overrides import Overrides
+from serving.pacing import Pacing
 from serving.preload import Preloader
 from serving.promotions import Promotions
 from serving.promptness import Watchdog
@@ -184,6 +185,7 @@ class _Answering:
 
     inference: Inference
     comparisons: Comparisons
+    pacing: Pacing
     health: Health
     readiness: Readiness
 
@@ -377,9 +379,19 @@ def _answering(ground: _Ground, versions: _Versions, changes: _Changes) -> _Answ
     stack.push_async_callback(shadow.close)
     scores = Scores(versions.models, changes.rollbacks.judge, changes.ejections.judge, recorder, clock)
     inference = Inference(versions.routes, scores, shadow, recorder, accounts, clock)
+    watch_for = timedelta(seconds=settings.watch_seconds)
+    pacing = Pacing(
+        versions.models,
+        changes.rollbacks.judge,
+        versions.visibility,
+        ledger,
+        clock,
+        settings.latency_rule,
+        watch_for,
+    )
     health = Health(versions.models, changes.follower, inference, ledger, clock, settings.probe_seconds)
     readiness = Readiness(versions.models, changes.follower, ground.siblings.waiting_for)
-    return _Answering(inference, comparisons, health, readiness)
+    return _Answering(inference, comparisons, pacing, health, readiness)
 
 
 def _recorder(ground: _Ground, versions: _Versions, swap_times: SwapTimes) -> Recorder:
@@ -441,6 +453,7 @@ def _loops(
         keyring.run(),
         preloader.run(),
         answering.comparisons.run(),
+        answering.pacing.run(),
         ground.siblings.run(),
         changes.unison.run(),
     ]

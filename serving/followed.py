@@ -13,6 +13,7 @@ from pathlib import Path
 
 from serving.core.model import Alias, VersionRef
 from serving.core.traffic import Split
+from serving.pace import Progress
 from serving.pool import LoadedVersion, VersionKey
 from serving.reconcile import Refusal
 from serving.routes import ModelRoutes
@@ -80,6 +81,8 @@ class FollowedModel:
     shown_split: Split | None = None
     split_since: datetime | None = None
     trial: Trial | None = None
+    # Of the watched champion's latency; `control` is what requests meet of it.
+    pace: Progress | None = None
 
     @property
     def is_wanted(self) -> bool:
@@ -93,6 +96,14 @@ class FollowedModel:
     @property
     def challenger(self) -> LoadedVersion | None:
         return self.served.get(Alias.CHALLENGER)
+
+    @property
+    def control(self) -> LoadedVersion | None:
+        """The version before, while the champion seems slower than it was."""
+        pace, watch = self.pace, self.watch
+        if pace is None or watch is None or pace.control_from is None:
+            return None
+        return self.previous if (pace.version, pace.until) == (watch.version, watch.until) else None
 
     def split_in_effect(self) -> Split | None:
         """The split on record, while both its versions are served; a challenger that is champion has won."""
@@ -131,7 +142,7 @@ class FollowedModel:
 
     def routes(self) -> ModelRoutes:
         by_hand = dict(self.by_hand)
-        return ModelRoutes(dict(self.served), self.previous, by_hand, self.split_in_effect())
+        return ModelRoutes(dict(self.served), self.previous, by_hand, self.split_in_effect(), self.control)
 
     def as_restored(self) -> RegisteredModel | None:
         """What the registry named when this model was last served, as far as the local record tells."""

@@ -20,13 +20,13 @@ from serving.core.errors import DeadlineExceeded, InvalidRequest, ModelFailed, O
 from serving.core.model import Variant
 from serving.core.window import OVERLOADED
 from serving.failures import report_failure
+from serving.finiteness import Finite, culprit, is_fault
 from serving.formats.loader import LoadedModel
 from serving.formats.selftest import output_problem
 from serving.pool import LoadedVersion
-from serving.protocol.json_data import first_non_finite
 from serving.routes import Route, Routes
 from serving.scores import Scores
-from serving.shadow import Given, Shadow
+from serving.shadow import Given, Shadow, share_seconds
 from serving.telemetry.inference_log import first_axis_is_batch
 from serving.telemetry.recorder import Recorder
 
@@ -34,7 +34,6 @@ log = logging.getLogger(__name__)
 
 Arrays = Mapping[str, np.ndarray]
 Read = Callable[[LoadedModel], Arrays]  # the request as a model takes it; raises `InvalidRequest`
-Finite = bool | frozenset[str]  # all outputs, none, or those of these names
 
 # A version with a stand-in gets half of a request's time, so that the other can still answer.
 _FIRST_SHARE = 0.5
@@ -75,9 +74,8 @@ class Inference:
     ) -> Answer:
         """Answer one request.
 
-        `deadline` is a moment of the monotonic clock. An answer that holds NaN or infinity in an output
-        that must be `finite` is not given: it is the version's failure where the fallback's answer is
-        finite, else the input's.
+        `deadline` is a moment of the monotonic clock. A non-finite output is the version's failure where the
+        fallback's is finite; else it is given as it is, or refused if it must be `finite`.
         """
         arrived_ns = time.perf_counter_ns()
         taken, inputs = route.taken(read)
@@ -131,7 +129,9 @@ class Inference:
         except ModelFailed:
             return None
         specs = version.model
-        if outputs is None or output_problem(specs.outputs, outputs) or _culprit(outputs, finite):
+        if outputs is None or output_problem(specs.outputs, outputs):
+            return None
+        if culprit(outputs, finite if route.fallback is None else True) is not None:
             return None
         if is_batched := first_axis_is_batch(specs.inputs):
             timing.rows = timing.executed_rows = len(next(iter(inputs.values())))
@@ -188,7 +188,8 @@ class Inference:
         timing = answer.timing
         if not route.copies or answer.version is not route.version or timing is None:
             return answer
-        seconds = (timing.done_ns - timing.begun_ns) * 1e-9
+        by_share = any(target.by_share for target in route.copies)
+        seconds = share_seconds(timing) if by_share else (timing.done_ns - timing.begun_ns) * 1e-9
         given = Given(answer.version, inputs, answer.outputs, seconds, read, request_id)
         return replace(answer, copies=self._shadow.sample(route.copies, given))
 
@@ -204,23 +205,23 @@ class Inference:
             cause = report_failure(failure, route.version, inputs, request_id, self._clock.now())
             if cause is not None:
                 self._recorder.failed(cause, route.variant)
-            return await self._stand_in(route, failure, read, deadline, request_id, is_fair=True)
+            return await self._stand_in(route, failure, read, deadline, request_id, finite, is_fair=True)
         except DeadlineExceeded as late:
             log.warning("inference_late request_id=%s version=%s", request_id, route.version.ref)
             is_fair = share - began >= _FAIR_SECONDS
-            return await self._stand_in(route, late, read, deadline, request_id, is_fair=is_fair)
+            return await self._stand_in(route, late, read, deadline, request_id, finite, is_fair=is_fair)
         except Overloaded as busy:
             if not route.is_divided:
                 raise
-            answer = await self._stand_in(route, busy, read, deadline, request_id, is_fair=False)
+            answer = await self._stand_in(route, busy, read, deadline, request_id, finite, is_fair=False)
             if route.version.is_awake:  # no reason to eject it, but its rollout must see what it cannot bear
                 self._recorder.judged(route.version.ref, route.variant, failed=True)
             return answer
-        culprit = _culprit(outputs, finite)
-        if culprit is not None:
-            return await self._second_opinion(route, culprit, read, deadline, request_id, finite)
+        own = Answer(outputs, route.version, route.variant, route.alias, timing)
+        if culprit(outputs, finite if route.fallback is None else True) is not None:
+            return await self._second_opinion(route, own, read, deadline, request_id, finite)
         self._scores.count(route, failed=False)
-        return Answer(outputs, route.version, route.variant, route.alias, timing)
+        return own
 
     async def _stand_in(
         self,
@@ -229,10 +230,11 @@ class Inference:
         read: Read,
         deadline: float,
         request_id: str,
+        finite: Finite,
         *,
         is_fair: bool,
     ) -> Answer:
-        """The fallback's answer. An input on which both fail counts against neither.
+        """The fallback's answer, if it can be sent. An input on which both fail counts against neither.
 
         Nor does the haste of a caller who gave the version no fair time.
         """
@@ -241,23 +243,25 @@ class Inference:
                 self._scores.count(route, failed=True)
             raise failure
         answer = await self._fallback_answer(route, route.fallback, read, deadline, request_id)
-        if answer is None:
+        if answer is None or culprit(answer.outputs, finite) is not None:
             raise failure
         if is_fair:
             self._scores.count(route, failed=True)
         return answer
 
     async def _second_opinion(
-        self, route: Route, culprit: str, read: Read, deadline: float, request_id: str, finite: Finite
+        self, route: Route, own: Answer, read: Read, deadline: float, request_id: str, finite: Finite
     ) -> Answer:
-        """Whose fault a non-finite output is: the version's only if the fallback's answer is finite."""
+        """Whose fault a non-finite output is: the version's only if that of the fallback is finite."""
+        answer = own
         if route.fallback is not None:
-            answer = await self._fallback_answer(route, route.fallback, read, deadline, request_id)
-            if answer is not None and _culprit(answer.outputs, finite) is None:
-                self._scores.count(route, failed=True)
-                return answer
-        self._scores.count(route, failed=False)
-        raise InvalidRequest(f"output '{culprit}' is not finite for this input, which JSON cannot carry")
+            other = await self._fallback_answer(route, route.fallback, read, deadline, request_id)
+            if other is not None and is_fault(own.outputs, other.outputs):
+                answer = other
+        self._scores.count(route, failed=answer is not own)
+        if (name := culprit(answer.outputs, finite)) is not None:
+            raise InvalidRequest(f"output '{name}' is not finite for this input, which JSON cannot carry")
+        return answer
 
     async def _fallback_answer(
         self, route: Route, fallback: LoadedVersion, read: Read, deadline: float, request_id: str
@@ -293,12 +297,3 @@ class Inference:
         if (problem := output_problem(version.model.outputs, outputs)) is not None:
             raise ModelFailed(problem, model=version.ref.model, version=version.ref.version)
         return outputs
-
-
-def _culprit(outputs: Arrays, finite: Finite) -> str | None:
-    """The first output that must be finite and is not."""
-    if not finite:
-        return None
-    if finite is True:
-        return first_non_finite(outputs)
-    return first_non_finite({name: array for name, array in outputs.items() if name in finite})

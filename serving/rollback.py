@@ -28,7 +28,7 @@ from serving.store.overrides import Override
 from serving.store.rollbacks import RollbackRecord, Strategy
 from serving.telemetry.metrics import Metrics
 from serving.visibility import Visibility
-from serving.watch import AnswerWindow, Evidence
+from serving.watch import AnswerWindow, Evidence, Slowness
 
 log = logging.getLogger(__name__)
 
@@ -111,8 +111,11 @@ class Rollbacks:
             self._tell(rollback)
             await self._book.note(rollback)
 
-    def judge(self, followed: FollowedModel, evidence: Evidence) -> None:
-        """React to a champion whose answers fail; called from the request path, so it only schedules."""
+    def judge(self, followed: FollowedModel, evidence: Evidence | Slowness) -> None:
+        """React to a champion whose answers fail, or are too slow.
+
+        Called from the request path, so it only schedules.
+        """
         champion = followed.champion
         if champion is None or followed.is_rolling_back:
             return
@@ -130,14 +133,14 @@ class Rollbacks:
             task.add_done_callback(self._tasks.discard)
 
     def _alert(
-        self, followed: FollowedModel, champion: LoadedVersion, evidence: Evidence, remedy: str
+        self, followed: FollowedModel, champion: LoadedVersion, evidence: Evidence | Slowness, remedy: str
     ) -> None:
         if followed.alerted_for != champion.key:
             followed.alerted_for = champion.key
             self._ledger.notify(champion_failing(champion.ref, str(evidence), remedy))
 
     async def _roll_back_watched(
-        self, followed: FollowedModel, failing: LoadedVersion, evidence: Evidence
+        self, followed: FollowedModel, failing: LoadedVersion, evidence: Evidence | Slowness
     ) -> None:
         try:
             way = Way(strategy=Strategy.INSTANT, actor=WATCH_ACTOR, reason=str(evidence))

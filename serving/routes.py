@@ -23,12 +23,14 @@ class CopyTarget:
 
     The answer and the copy are one champion's and one other version's; `is_control` where the other one
     answered and the champion gets the copy. `percent` is the share to be copied, None for the server's own.
+    `by_share` counts of an answer that was computed in one batch with others only its share of the time.
     """
 
     version: LoadedVersion
     role: Role
     is_control: bool = False
     percent: int | None = None
+    by_share: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +67,15 @@ class ModelRoutes:
     """What one model answers with now.
 
     `previous` is the fallback on serving's own record, `by_hand` what an admin loaded by number, `split`
-    the one in effect: both its versions are among the aliases then.
+    the one in effect: both its versions are among the aliases then. `control` is the version before,
+    while the champion's times must be compared with its own.
     """
 
     by_alias: Mapping[str, LoadedVersion] = field(default_factory=dict)
     previous: LoadedVersion | None = None
     by_hand: Mapping[str, LoadedVersion] = field(default_factory=dict)
     split: Split | None = None
+    control: LoadedVersion | None = None
 
     @property
     def champion(self) -> LoadedVersion | None:
@@ -99,6 +103,10 @@ class ModelRoutes:
             challenger = self.by_alias[Alias.CHALLENGER]
             percent = self.split.compare_percent
             compared[challenger] = CopyTarget(challenger, Role.CHALLENGER, percent=percent)
+        if self.control is not None and self.control is not champion:
+            compared[self.control] = CopyTarget(
+                self.control, Role.CHALLENGER, is_control=True, percent=100, by_share=True
+            )
         copies = tuple(compared.values())
         return Route(champion, self.previous, Variant.CHAMPION, Alias.CHAMPION, copies)
 

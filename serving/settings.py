@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from serving.batcher import BatchLimits
 from serving.core.budget import Limits
 from serving.core.cpus import cpu_count
+from serving.core.latency import LatencyRule
 from serving.shadow import CopyLimits
 from serving.store.downsampling import Kept
 from serving.store.settings import StoreSettings
@@ -29,6 +30,12 @@ class ServingSettings(StoreSettings):
     grpc_port: int = Field(8081, ge=0, le=65535, description="Port of the gRPC server; 0 switches it off.")
     poll_seconds: float = Field(1.0, gt=0, description="How often the registry is polled.")
     watch_seconds: float = Field(300.0, ge=0, description="How long a new champion is watched.")
+    watch_max_latency_ratio: float = Field(
+        1.25, ge=1, description="How many times the p95 of the version before a watched champion may take."
+    )
+    watch_max_latency_extra_ms: float = Field(
+        5.0, ge=0, description="How much longer it may take; beyond both limits, proved, it is rolled back."
+    )
     orphan_minutes: float = Field(
         10.0, ge=0, description="How long a model whose champion alias was deleted keeps answering."
     )
@@ -149,6 +156,12 @@ class ServingSettings(StoreSettings):
             overflow_bytes=(self.memory_overflow_mb << 20) // self.workers,
             max_count=self.max_models or None,
             min_residency_seconds=self.min_residency_seconds,
+        )
+
+    @property
+    def latency_rule(self) -> LatencyRule:
+        return LatencyRule(
+            max_ratio=self.watch_max_latency_ratio, max_extra_ms=self.watch_max_latency_extra_ms
         )
 
     @property

@@ -204,6 +204,11 @@ async def _inputs(given: Given, model: LoadedModel) -> Tensors:
     return await asyncio.to_thread(given.read, model)
 
 
+def share_seconds(timing: Timing) -> float:
+    """A request's part of the time of the execution that answered it, by rows."""
+    return (timing.done_ns - timing.begun_ns) * _SECONDS_PER_NS * min(1.0, timing.rows / timing.executed_rows)
+
+
 def _pair(target: CopyTarget, answered: LoadedVersion) -> Pair:
     copied = target.version.ref
     champion, other = (copied, answered.ref) if target.is_control else (answered.ref, copied)

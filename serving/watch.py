@@ -27,6 +27,16 @@ class Evidence:
         return f"{self.failed} of {self.answers} answers within {WINDOW_SECONDS:.0f} s failed"
 
 
+@dataclass(frozen=True, slots=True)
+class Slowness:
+    """That a champion answers slower than the version before: `said` gives the figures of both."""
+
+    said: str
+
+    def __str__(self) -> str:
+        return self.said
+
+
 @dataclass(slots=True)
 class AnswerWindow:
     """The answers of the last seconds, in one bucket per second of monotonic time."""

@@ -85,7 +85,7 @@ class Desk:
         address: str | None = None,
         key: str | None = None,
         seconds: float = 20.0,
-        finite: bool = True,
+        finite: bool | frozenset[str] = True,
         array: Array = X,
     ) -> Answer:
         def read(model: LoadedModel) -> dict[str, Array]:

@@ -96,6 +96,21 @@ async def test_champion_answers_in_the_same_request_when_the_challenger_fails(
     assert (challenged(desk), desk.counted) == ((1, 1), (0, 0))
 
 
+@story
+async def test_challenger_is_reported_when_its_answers_are_not_finite_over_binary_tensors(desk: Desk) -> None:
+    """A caller who can take NaN is no better off with it; of what neither gives, nobody is to blame."""
+    divide(desk, loaded("3", NAN), loaded("2"))
+    for _ in range(5):
+        answer = await desk.ask(key="anybody", finite=False)
+        assert (answer.version.ref.version, answer.variant) == ("2", Variant.FALLBACK)
+    assert [version for version, _ in desk.ejected] == ["3"]
+    divide(desk, loaded("4", NAN), loaded("2", NAN))
+    for _ in range(5):
+        answer = await desk.ask(key="anybody", finite=False)
+        assert (answer.version.ref.version, answer.variant) == ("4", Variant.CHALLENGER)
+    assert challenged(desk) == (5, 0)
+
+
 @pytest.mark.parametrize("stand_in", [raises, WRONG_SHAPE])
 @story
 async def test_input_that_fails_on_both_counts_against_neither(desk: Desk, stand_in: Answer) -> None:

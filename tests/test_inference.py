@@ -21,6 +21,7 @@ from tests.story import story
 from tests.versions import adds, gives, loaded, raises
 
 NAN = gives(np.full((1, 3), np.nan, np.float32))
+PART_NAN = gives(np.array([[1.0, np.inf, 3.0]], np.float32))
 WRONG_SHAPE = gives(np.zeros((1, 2), np.float32))
 
 
@@ -126,13 +127,69 @@ async def test_non_finite_output_is_the_inputs_fault_when_no_stand_in_is_finite(
     assert desk.counted == (1, 0)
 
 
+@pytest.mark.parametrize("stand_in", [None, NAN, raises, PART_NAN])
 @story
-async def test_non_finite_output_is_given_when_the_caller_can_take_it(desk: Desk) -> None:
-    """Binary tensors carry NaN."""
-    desk.install(loaded("2", NAN), loaded("1"))
+async def test_non_finite_output_is_given_when_the_caller_can_take_it_and_no_stand_in_is_finite(
+    desk: Desk, stand_in: Callable[[Mapping[str, Array]], dict[str, Array]] | None
+) -> None:
+    """Binary tensors carry NaN, and nobody showed that it is the champion's fault."""
+    desk.install(loaded("2", NAN), loaded("1", stand_in) if stand_in is not None else None)
     answer = await desk.ask(finite=False)
     assert answer.version.ref.version == "2"
     assert np.isnan(answer.outputs["y"]).all()
+    assert desk.counted == (1, 0)
+
+
+@pytest.mark.parametrize("finite", [False, True, frozenset({"y"}), frozenset({"another"})])
+@story
+async def test_previous_answers_when_only_the_champion_is_not_finite(
+    desk: Desk, finite: bool | frozenset[str]
+) -> None:
+    """However the answer is sent, and whichever outputs were asked for: it is wrong for every caller."""
+    desk.install(loaded("2", NAN), loaded("1"))
+    for _ in range(5):
+        answer = await desk.ask(finite=finite)
+        assert answer.outputs["y"].tolist() == [[2.0, 3.0, 4.0]]
+        assert (answer.version.ref.version, answer.variant) == ("1", Variant.FALLBACK)
+    assert desk.failing == [Evidence(5, 5)]
+
+
+@story
+async def test_quick_champion_is_not_given_when_only_it_is_not_finite(desk: Desk, watchdog: Watchdog) -> None:
+    """The short way checks what the long way checks, and leaves the rest to it."""
+
+    def turns(inputs: Mapping[str, Array]) -> dict[str, Array]:
+        return {"y": inputs["x"] if inputs["x"].sum() > 0 else np.full((1, 3), np.nan, np.float32)}
+
+    version = loaded("2", turns, watchdog=watchdog)
+    desk.install(version, loaded("1"))
+    await become_prompt(desk, version)
+    route, infer = desk.inference.route("digits", None), desk.inference
+    good = infer.at_once(route, lambda _: {"x": X}, request_id="r", finite=False)
+    assert good is not None
+    assert good.version is version
+    before = desk.counted
+    assert infer.at_once(route, lambda _: {"x": -X}, request_id="r", finite=False) is None
+    assert desk.counted == before
+    desk.install(version)
+    alone = infer.at_once(
+        desk.inference.route("digits", None), lambda _: {"x": -X}, request_id="r", finite=False
+    )
+    assert alone is not None
+    assert np.isnan(alone.outputs["y"]).all()
+
+
+@story
+async def test_request_fails_when_the_champion_raises_and_json_cannot_carry_the_stand_ins_answer(
+    desk: Desk,
+) -> None:
+    """Neither has an answer for this caller; for one who takes NaN, `previous` has."""
+    desk.install(loaded("2", raises), loaded("1", NAN))
+    with pytest.raises(ModelFailed):
+        await desk.ask()
+    assert desk.counted == (0, 0)
+    assert (await desk.ask(finite=False)).variant is Variant.FALLBACK
+    assert desk.counted == (1, 1)
 
 
 @story

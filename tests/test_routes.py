@@ -2,11 +2,12 @@
 
 import pytest
 
+from serving.core.comparison import Role
 from serving.core.errors import NotServed
 from serving.core.model import Variant
 from serving.core.traffic import Split, goes_to_challenger
 from serving.pool import LoadedVersion
-from serving.routes import ModelRoutes, Routes
+from serving.routes import CopyTarget, ModelRoutes, Routes
 from tests.versions import loaded
 
 OLD, NOW, NEXT = loaded("9"), loaded("10"), loaded("11")
@@ -124,3 +125,15 @@ def test_route_keeps_its_version_when_a_new_table_is_published(routes: Routes) -
     routes.publish("digits", ModelRoutes({"champion": NEXT}, previous=NOW))
     assert before.version is NOW
     assert routes.find("digits", None).version is NEXT
+
+
+def test_version_before_gets_copies_of_all_requests_while_it_is_the_control() -> None:
+    """Whoever else would; a version that is shadow as well is compared as the control alone."""
+    table = {"champion": NOW, "shadow": OLD}
+    control = ModelRoutes(table, previous=OLD, control=OLD).main()
+    usual = ModelRoutes(table, previous=OLD).main()
+    assert control is not None
+    assert usual is not None
+    assert control.copies == (CopyTarget(OLD, Role.CHALLENGER, is_control=True, percent=100, by_share=True),)
+    assert usual.copies == (CopyTarget(OLD, Role.SHADOW),)
+    assert (control.version, control.fallback) == (NOW, OLD)

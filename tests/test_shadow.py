@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from serving.accounts import Answer
+from serving.batcher import Timing
 from serving.core.clock import SystemClock
 from serving.core.comparison import Pair, Role
 from serving.core.datatypes import Array
@@ -18,7 +20,7 @@ from serving.core.model import TensorSpec
 from serving.core.traffic import Split
 from serving.pool import LoadedVersion
 from serving.routes import CopyTarget
-from serving.shadow import CopyLimits, Given, Shadow
+from serving.shadow import CopyLimits, Given, Shadow, share_seconds
 from serving.telemetry.metrics import Metrics
 from tests.desk import Compared, Desk, Hangs, X, open_desk
 from tests.logged import counted
@@ -281,3 +283,29 @@ async def test_copies_under_way_end_with_the_server(desk: Desk) -> None:
     await desk.shadow.close()
     assert desk.compared.copies == []
     hangs.free.set()
+
+
+@story
+async def test_version_before_is_compared_with_the_champions_own_answers_while_it_is_the_control(
+    desk: Desk,
+) -> None:
+    """Each answer and its copy, as of a champion and a challenger that answered in its place."""
+    desk.install(loaded("2"), loaded("1"))
+    routes = replace(desk.model.routes(), control=desk.model.previous)
+    desk.routes.publish("digits", routes)
+    answer = await desk.ask()
+    sent(desk, answer)
+    await copied(desk)
+    [copy] = desk.compared.copies
+    assert copy.pair == Pair("digits", "1", "2", Role.CHALLENGER, is_control=True)
+    assert answer.timing is not None
+    assert copy.given.seconds == share_seconds(answer.timing)
+
+
+@pytest.mark.parametrize(
+    ("rows", "executed", "seconds"), [(1, 1, 0.08), (1, 4, 0.02), (4, 4, 0.08), (3, 1, 0.08)]
+)
+def test_share_of_an_execution_is_by_rows(rows: int, executed: int, seconds: float) -> None:
+    """All of it for whoever was alone."""
+    timing = Timing(begun_ns=1_000, done_ns=80_001_000, rows=rows, executed_rows=executed)
+    assert share_seconds(timing) == pytest.approx(seconds)

@@ -9,12 +9,13 @@ from enum import StrEnum
 
 from flows.rollout import labelled, predictions
 from flows.rollout.evidence import Evidence
-from flows.rollout.latency import Times, compare_times
+from flows.rollout.latency import compare_times
 from flows.rollout.measurement import Measurement, Verdict
 from flows.rollout.policy import JudgePolicy, Kind, MetricName
 from flows.rollout.sequential import Count, compare, faults_of_challenger, is_worse
 from flows.rollout.slices import Slices
 from serving.core.comparison import Tally
+from serving.core.latency import Times
 from serving.core.window import OVERLOADED, WindowStats
 
 _LARGEST_RATIO = 1e12

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import exp, inf, log, sqrt
 
 from scipy.special import betaincc, betaln
-from scipy.stats import beta, binom
+from scipy.stats import beta
 
 _LEAST_HITS = 5
 _LEAST_FAULTS = 3
@@ -110,15 +110,3 @@ def ratio_bounds(count: Count, alpha: float) -> tuple[float, float]:
     low = float(beta.ppf(alpha / 2, count.hits, missed + 1)) if count.hits else 0.0
     high = float(beta.ppf(1 - alpha / 2, count.hits + 1, missed)) if missed else 1.0
     return low, high
-
-
-def quantile_ranks(count: int, ratio: float, alpha: float) -> tuple[float, float]:
-    """Between which ranks, as ratios, the true quantile lies with probability `1 - alpha`.
-
-    Free of any distribution: the number of values below the quantile is binomial. An end that the
-    count does not reach is 0 or 1.
-    """
-    if count < 2:
-        return 0.0, 1.0
-    low, high = binom.ppf(alpha / 2, count, ratio), binom.ppf(1 - alpha / 2, count, ratio)
-    return max(0.0, (float(low) - 1) / (count - 1)), min(1.0, float(high) / (count - 1))

@@ -22,6 +22,7 @@ from serving.fleet.elsewhere import Elsewhere, elsewhere
 from serving.followed import FollowedModel
 from serving.follower import Follower
 from serving.health import Health
+from serving.pace import NOT_YET
 from serving.pool import LoadedVersion
 from serving.splits import Splits
 from serving.store.observed import NOT_OBSERVED
@@ -72,6 +73,7 @@ class ModelDetails:
             "previous": model.previous.ref.version if model.previous else None,
             "traffic": self._traffic(model),
             "watched_until": model.watch.until.isoformat() if model.watch else None,
+            "watch": _watch(model),
             "registry_stale": stale,
             "frozen": await self._knowledge.frozen(model.name),
             "notes": self._notes(subjects),
@@ -173,6 +175,20 @@ def model_routes(details: ModelDetails, models: Mapping[str, FollowedModel]) -> 
         )
 
     return router
+
+
+def _watch(model: FollowedModel) -> dict[str, Any] | None:
+    """What the champion is watched against, and what is known of its latency beside that of the other."""
+    watch, pace = model.watch, model.pace
+    if watch is None:
+        return None
+    is_judged = pace is not None and (pace.version, pace.until) == (watch.version, watch.until)
+    return {
+        "version": watch.version,
+        "previous": watch.previous,
+        "until": watch.until.isoformat(),
+        "latency": pace.said if pace is not None and is_judged else NOT_YET,
+    }
 
 
 def _only_active(entry: dict[str, Any], active: bool) -> dict[str, Any]:

@@ -297,3 +297,28 @@ async def test_whole_numbers_are_ranked_as_such_and_text_not_at_all(desk: Desk) 
     text = {"name": "s_out", "parameters": {"classification": 1}}
     answer = await post(desk, {"inputs": [n, s], "outputs": [text]}, n_raw, s_raw)
     assert (answer.status_code, "no classes" in answer.json()["error"]) == (400, True)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"parameters": {"binary_data_output": True}},
+        {"outputs": [{"name": "y", "parameters": {"binary_data": True}}]},
+    ],
+)
+@story
+async def test_stand_in_answers_in_binary_when_only_the_champion_is_not_finite(
+    desk: Desk, asked: dict[str, Any]
+) -> None:
+    """NaN can be carried, but is the champion's fault; where both give it, it is passed through."""
+    nan = np.full((1, 3), np.nan, np.float32)
+    desk.install(loaded("2", gives(nan)), loaded("1"))
+    answer = await post(desk, {"inputs": [JSON_X], **asked})
+    assert np.frombuffer(outputs_of(answer)["y"], np.float32).tolist() == [2.0, 3.0, 4.0]
+    assert answer.headers["x-model-variant"] == "fallback"
+    assert desk.counted == (1, 1)
+    desk.install(loaded("3", gives(nan)), loaded("1", gives(nan)))
+    answer = await post(desk, {"inputs": [JSON_X], **asked})
+    assert np.isnan(np.frombuffer(outputs_of(answer)["y"], np.float32)).all()
+    assert answer.headers["x-model-variant"] == "champion"
+    assert desk.counted == (2, 1)

@@ -267,6 +267,26 @@ async def test_infer_passes_what_is_no_number(home: Path, double: MlflowDouble, 
 
 
 @story
+async def test_champion_is_rolled_back_when_only_its_answers_are_no_numbers(
+    home: Path, double: MlflowDouble, tmp_path: Path
+) -> None:
+    """Raw and typed tensors carry NaN, but `previous` has numbers for the same input, which callers get."""
+    double.add("w", onnx_echo(tmp_path / "models" / "echo"), onnx_nan(tmp_path / "models" / "nan"))
+    double.point("w", "1")
+    async with station(home, double) as server, line_to(server) as line:
+        await server.serves("1", model="w")
+        double.point("w", "2")
+        await server.serves("2", model="w")
+        for _ in range(3):
+            answer = await line.send("ModelInfer", raw_request(ROW * 0, "w"))
+            assert np.frombuffer(answer.raw_output_contents[0], np.float32).tolist() == [0, 0, 0]
+            answer = await line.send("ModelInfer", typed_request(0, 0, 0, model="w"))
+            assert list(answer.outputs[0].contents.fp32_contents) == [0, 0, 0]
+        await server.names("1", model="w")
+        await eventually(lambda: "rolled_back" in server.notices(), "people are told")
+
+
+@story
 async def test_output_is_ranked_when_its_classes_are_asked_for(home: Path, double: MlflowDouble) -> None:
     """As over REST."""
     async with station(home, double) as server, line_to(server) as line:
