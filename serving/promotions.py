@@ -24,7 +24,7 @@ from serving.core.errors import (
 from serving.core.model import VersionRef
 from serving.ledger import Ledger
 from serving.orders import Orders
-from serving.store import model_files, rollouts
+from serving.store import model_files, policies, rollouts
 from serving.store.model_files import State as FileState
 from serving.store.registry import Registry
 from serving.store.rollouts import Command, Entry, Request, Rollout
@@ -62,7 +62,7 @@ class Promotions:
         """Open a rollout, or join the one of the same version, and have a worker begin.
 
         Raises:
-            InvalidRequest: the path leads out of the model folders.
+            InvalidRequest: the path leads out of the model folders, or the stages could never be planned.
             NotServed: the registry has no such model or version.
             ArtifactRefused: the model file was refused at registration.
             ChangeRefused: another version is being promoted, the model is frozen or on its way back, or the
@@ -81,7 +81,7 @@ class Promotions:
             requested_by=asked.actor,
             policy=asked.policy,
         )
-        entry: Entry = await self._ledger.call(lambda engine: rollouts.enter(engine, request, now, now))
+        entry: Entry = await self._ledger.call(lambda engine: _entered(engine, request, now))
         rollout = entry.rollout
         if rollout.version != version:
             raise ChangeRefused(
@@ -104,12 +104,15 @@ class Promotions:
     async def command(self, rollout_id: str, command: Command, actor: str) -> Rollout:
         """Leave a command for whoever works on a rollout, and a worker for one that rests.
 
-        Raises `NotServed`, or `ChangeRefused` for a rollout that is over or has nothing to command.
+        One that nobody has begun is ended by `abort` at once. Raises `NotServed`, or `ChangeRefused` for a
+        rollout that is over or has nothing to command.
         """
         now = self._clock.now()
         rollout: Rollout = await self._ledger.call(
             lambda engine: rollouts.ask(engine, rollout_id, command, actor, now)
         )
+        if rollout.state.is_terminal:
+            return rollout
         try:
             await self._order(rollout, rollout.created_at)
         except FlowsUnavailable as error:
@@ -154,6 +157,21 @@ class Promotions:
         except FlowsUnavailable as error:
             return f"{path.name} is not registered yet, and nobody can do that now: {error.problem}"
         return f"{path.name} is not registered yet: that was begun now; ask again in a minute"
+
+
+def _entered(engine: Engine, request: Request, now: datetime) -> Entry:
+    """Refuse stages that nobody could plan before they are on record: a rollout that cannot begin is in the
+    way of every other. What is kept for the model counts; the flow's own settings are not known here.
+    """
+    if request.strategy == rollouts.STAGED:
+        plan = {**policies.of_model(engine, request.model).get(policies.PROMOTION, {}), **request.policy}
+        seconds, deadline = plan.get("stage_seconds"), plan.get("stage_deadline_seconds")
+        if seconds is not None and deadline is not None and float(deadline) < float(seconds):
+            raise InvalidRequest(
+                f"'stage_deadline_seconds' {float(deadline):g} is shorter than "
+                f"'stage_seconds' {float(seconds):g}"
+            )
+    return rollouts.enter(engine, request, now, now)
 
 
 def progress(rollout: Rollout, served: Mapping[str, Any] | None) -> dict[str, Any]:
