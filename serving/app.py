@@ -51,7 +51,7 @@ from serving.fleet.siblings import Siblings, socket_name
 from serving.fleet.unison import Unison
 from serving.followed import FollowedModel
 from serving.follower import Follower
-from serving.framework import framework_with
+from serving.framework import framework_with, takes
 from serving.gauges import Gauges, evicted
 from serving.health import Health
 from serving.heartbeat import Heartbeat, Identity
@@ -548,7 +548,7 @@ def _edge(backing: Backing, routes: Routes, framework: FastAPI) -> Edge:
         max_body_bytes=backing.max_body_bytes,
         timeout_seconds=backing.timeout_seconds,
     )
-    return Edge(backing.access, backing.intake, endpoint, scoring, framework)
+    return Edge(backing.access, backing.intake, endpoint, scoring, framework, takes(framework))
 
 
 def _own_socket(settings: ServingSettings) -> Path | None:

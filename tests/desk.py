@@ -171,7 +171,7 @@ def edge(
         max_body_bytes=max_body_bytes,
         timeout_seconds=timeout_seconds,
     )
-    return Edge(access, Intake(1 << 30), endpoint, scoring, behind)
+    return Edge(access, Intake(1 << 30), endpoint, scoring, behind, lambda _: True)
 
 
 def client(desk: Desk, **given: Any) -> httpx.AsyncClient:
