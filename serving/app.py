@@ -20,6 +20,7 @@ from fastapi import APIRouter, FastAPI
 from sqlalchemy import Engine
 
 from serving.accounts import Accounts
+from serving.analytics import Analytics
 from serving.announce import Announcer
 from serving.api.access import Access
 from serving.api.audit import audit_routes
@@ -185,6 +186,7 @@ class _Answering:
     inference: Inference
     comparisons: Comparisons
     health: Health
+    analytics: Analytics
     readiness: Readiness
 
 
@@ -377,7 +379,8 @@ def _answering(ground: _Ground, versions: _Versions, changes: _Changes) -> _Answ
     inference = Inference(versions.routes, scores, shadow, recorder, accounts, clock)
     health = Health(versions.models, changes.follower, inference, ledger, clock, settings.probe_seconds)
     readiness = Readiness(versions.models, changes.follower, ground.siblings.waiting_for)
-    return _Answering(inference, comparisons, health, readiness)
+    analytics = Analytics(versions.models, metrics, health.status_of, ledger, clock)
+    return _Answering(inference, comparisons, health, analytics, readiness)
 
 
 def _recorder(ground: _Ground, versions: _Versions, swap_times: SwapTimes) -> Recorder:
@@ -430,6 +433,7 @@ def _loops(
         keyring.run(),
         preloader.run(),
         answering.comparisons.run(),
+        answering.analytics.run(),
         ground.siblings.run(),
         changes.unison.run(),
     ]
@@ -530,6 +534,7 @@ def _backing(
         catalogue,
         changes.shelf,
         answering.health.status_of,
+        answering.analytics.of,
         max_body_bytes=settings.max_body_mb << 20,
         timeout_seconds=settings.request_timeout_seconds,
     )
@@ -539,6 +544,7 @@ def _edge(backing: Backing, routes: Routes, framework: FastAPI) -> Edge:
     endpoint = InferEndpoint(
         backing.inference,
         backing.health,
+        backing.analytics,
         max_body_bytes=backing.max_body_bytes,
         timeout_seconds=backing.timeout_seconds,
     )

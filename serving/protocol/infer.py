@@ -13,11 +13,12 @@ from serving.api.body import Message, Receive
 from serving.api.encoding import is_packed_quickly, pack, packed, read_content, wanted_encoding
 from serving.api.reply import Reply
 from serving.core.health import Status
+from serving.core.model import VersionRef
 from serving.inference import Inference
 from serving.protocol.answer import Body, encode_answer
 from serving.protocol.deadline import timeout_seconds
 from serving.protocol.raw_data import Buffer
-from serving.protocol.request import parse_request
+from serving.protocol.request import InferRequest, parse_request
 from serving.routes import Route
 
 Send = Callable[[Message], Awaitable[None]]
@@ -31,12 +32,14 @@ class InferEndpoint:
         self,
         inference: Inference,
         health: Callable[[str], Status],
+        analytics: Callable[[VersionRef], dict[str, float | None]],
         *,
         max_body_bytes: int,
         timeout_seconds: float,
     ) -> None:
         self._inference = inference
         self._health = health
+        self._analytics = analytics
         self._timeout_seconds = timeout_seconds
         self.max_body_bytes = max_body_bytes
 
@@ -65,7 +68,7 @@ class InferEndpoint:
             finite=request.must_be_finite,
         )
         began_ns = time.perf_counter_ns()
-        body = encode_answer(model, request, answer, answer_parameters(answer, self._health(model)))
+        body = encode_answer(model, request, answer, self._parameters(model, request, answer))
         self._inference.rendered(answer, began_ns)
         await send_answer(send, answer, body, request_id, headers.get("accept-encoding"))
 
@@ -96,7 +99,7 @@ class InferEndpoint:
         if answer is None:
             return None
         began_ns = time.perf_counter_ns()
-        body = encode_answer(model, request, answer, answer_parameters(answer, self._health(model)))
+        body = encode_answer(model, request, answer, self._parameters(model, request, answer))
         self._inference.rendered(answer, began_ns)
         head, content = _head(answer, body, request_id), body.content
         encoding = wanted_encoding(headers.get("accept-encoding"), len(content))
@@ -106,6 +109,13 @@ class InferEndpoint:
             head += _packing(encoding)
         head.append((b"content-length", b"%d" % len(content)))
         return Reply(200, head, content)
+
+    def _parameters(self, model: str, request: InferRequest, answer: Answer) -> dict[str, Any]:
+        """Figures that are asked for and not known are null, so that what is told does not depend on it."""
+        parameters = answer_parameters(answer, self._health(model))
+        if request.wants_analytics:
+            parameters |= self._analytics(answer.version.ref)
+        return parameters
 
 
 def answer_parameters(answer: Answer, health: Status) -> dict[str, Any]:
