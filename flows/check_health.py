@@ -57,13 +57,17 @@ def check_health() -> State[Any]:
     return Completed(message="; ".join(seen) or "no registered model has a champion")
 
 
-def checked(wiring: Wiring) -> list[str]:
-    """One sentence per model with a champion. Raises `RegistryUnavailable` and `StoreUnavailable`."""
+def checked(wiring: Wiring, only: str | None = None) -> list[str]:
+    """One sentence per model with a champion, or of that model alone.
+
+    Raises `RegistryUnavailable` and `StoreUnavailable`.
+    """
     key_file = wiring.settings.admin_key_file
     key = key_file.read_text().strip() if key_file.exists() else None
     with client(wiring.settings.serving_url, key) as serving:
         models = wiring.registry.registered_models()
-        champions = [model for _, model in sorted(models.items()) if Alias.CHAMPION in model.aliases]
+        wanted = [model for name, model in sorted(models.items()) if only in (None, name)]
+        champions = [model for model in wanted if Alias.CHAMPION in model.aliases]
         return [sentence for model in champions for sentence in _checked(wiring, serving, model)]
 
 

@@ -5,6 +5,7 @@ that serving posts when alias `challenger` is set, by `tend`, by the command lin
 """
 
 import getpass
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,24 +15,27 @@ from prefect.states import Completed, Failed
 
 from flows.benchmark_model import benchmarker
 from flows.catalog import limits as benchmark
-from flows.catalog.policy import limits
+from flows.catalog.policy import limits, policy_of
 from flows.promotion_report import mark_run, publish, report_of
 from flows.rollout import policy as rollout
 from flows.rollout.keeper import holder_of
 from flows.rollout.outcome import Outcome, Verdict
 from flows.rollout.parts import Parts
-from flows.rollout.promotion import Asked, joined, work
+from flows.rollout.promotion import Asked, joined, refuse, work
 from flows.rollout.render import outcome_markdown
 from flows.rollout.succession import recorded
 from flows.settings import FlowSettings
 from flows.validate_model import validator
 from flows.wiring import Wiring, wired
 from serving.core.errors import RegistryUnavailable, StoreUnavailable
-from serving.store.rollouts import Entry
+from serving.store.rollouts import open_rollouts
 from serving.store.snapshot import public_settings
+from serving.store.text import JsonValue
 
 # Parameters of an event trigger arrive as text, those of a command line as numbers.
 Number = float | int | str | None
+# The one limit that the benchmark alone knows.
+_ONLY_COST = "min_throughput"
 
 
 @flow(name="promote-model", flow_run_name="promote {model} {version}", validate_parameters=True)
@@ -57,43 +61,44 @@ def promote_model(
 
     By stages of live traffic or at once, as `strategy` or else the settings say.
     """
+    given = {
+        "min_accuracy": min_accuracy,
+        "max_accuracy_drop": max_accuracy_drop,
+        "max_p95_ms": max_p95_ms,
+        "max_memory_mb": max_memory_mb,
+        "allow_signature_change": allow_signature_change,
+        "replay_rows": replay_rows,
+        "min_throughput": min_throughput,
+        "stages": stages,
+        "stage_seconds": stage_seconds,
+        "stage_deadline_seconds": stage_deadline_seconds,
+        "approve_before": approve_before,
+    }
     try:
-        policy = limits(
-            {
-                "min_accuracy": min_accuracy,
-                "max_accuracy_drop": max_accuracy_drop,
-                "max_p95_ms": max_p95_ms,
-                "max_memory_mb": max_memory_mb,
-                "allow_signature_change": allow_signature_change,
-                "replay_rows": replay_rows,
-            }
-        )
-        policy |= benchmark.limits({"min_throughput": min_throughput})
-        policy |= rollout.limits(
-            {
-                "stages": stages,
-                "stage_seconds": stage_seconds,
-                "stage_deadline_seconds": stage_deadline_seconds,
-                "approve_before": approve_before,
-            }
-        )
         settings = FlowSettings()
+    except ValueError as error:
+        outcome = Outcome(Verdict.REFUSED, f"a setting cannot be used: {error}")
+        publish(outcome, model, outcome_markdown(outcome, model))
+        return final_state(outcome)
+    problem = asked = None
+    try:
         asked = Asked(
             model=model,
             version=_text(version),
             asked_at=_moment(asked_at),
             by=_text(requested_by) or f"unverified:{getpass.getuser()}",
             strategy=_text(strategy) or settings.strategy,
-            policy=policy,
+            policy=_typed(given),
             usual=settings.usual_plan,
         )
     except ValueError as error:
-        outcome = Outcome(Verdict.REFUSED, f"a parameter cannot be used: {error}")
-        publish(outcome, model, outcome_markdown(outcome, model))
-        return final_state(outcome)
+        problem = f"a parameter cannot be used: {error}"
     with wired(settings) as wiring:
         try:
-            outcome = _promote(wiring, asked)
+            if asked is not None:
+                outcome = _promote(wiring, asked)
+            else:
+                outcome = unusable(wiring, model, _text(version), str(problem))
         except (RegistryUnavailable, StoreUnavailable) as error:
             # What was begun stays open in the store: the next run takes it up.
             outcome = Outcome(Verdict.UNAVAILABLE, str(error))
@@ -103,8 +108,11 @@ def promote_model(
 
 def _promote(wiring: Wiring, asked: Asked) -> Outcome:
     log = get_run_logger()
+    holder = holder_of(runtime.flow_run.id or "local")
     entry = recorded(wiring.engine, wiring.registry, asked, wiring.clock)
-    if not isinstance(entry, Entry):
+    if isinstance(entry, Outcome):
+        if entry.verdict is Verdict.REFUSED and entry.rollout is not None:
+            return refuse(entry.rollout, entry.reason, wiring, wiring.leases, holder)
         return entry
     mark_run(entry.rollout)
     if entry.rollout.state.is_terminal:
@@ -119,8 +127,33 @@ def _promote(wiring: Wiring, asked: Asked) -> Outcome:
         benchmarker(wiring),
         settings=public_settings(wiring.settings),
     )
-    holder = holder_of(runtime.flow_run.id or "local")
     return work(entry.rollout, parts, wiring.leases, holder, log.info)
+
+
+def unusable(wiring: Wiring, model: str, version: str | None, problem: str) -> Outcome:
+    """The outcome of parameters that cannot be read; it ends the open rollout whose own they are."""
+    for found in open_rollouts(wiring.engine):
+        if found.model == model and version in (found.version, None) and not _is_readable(found.policy):
+            return refuse(found, problem, wiring, wiring.leases, holder_of(runtime.flow_run.id or "local"))
+    return Outcome(Verdict.REFUSED, problem)
+
+
+def _typed(given: Mapping[str, object]) -> dict[str, JsonValue]:
+    """Those limits and settings of the plan that were given, in their own types. Raises `ValueError`."""
+    judged = {name: limit for name, limit in given.items() if name not in (*rollout.PLAN, _ONLY_COST)}
+    policy = limits(judged)
+    policy |= benchmark.limits({_ONLY_COST: given[_ONLY_COST]})
+    return policy | rollout.limits(given)
+
+
+def _is_readable(policy: Mapping[str, Any]) -> bool:
+    try:
+        policy_of(policy)
+        benchmark.policy_of(policy)
+        rollout.limits(policy)
+    except ValueError:
+        return False
+    return True
 
 
 def final_state(outcome: Outcome) -> State[Any]:

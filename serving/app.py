@@ -20,6 +20,7 @@ from fastapi import APIRouter, FastAPI
 from sqlalchemy import Engine
 
 from serving.accounts import Accounts
+from serving.analytics import Analytics
 from serving.announce import Announcer
 from serving.api.access import Access
 from serving.api.audit import audit_routes
@@ -51,7 +52,7 @@ from serving.fleet.siblings import Siblings, socket_name
 from serving.fleet.unison import Unison
 from serving.followed import FollowedModel
 from serving.follower import Follower
-from serving.framework import framework_with
+from serving.framework import framework_with, takes
 from serving.gauges import Gauges, evicted
 from serving.health import Health
 from serving.heartbeat import Heartbeat, Identity
@@ -187,6 +188,7 @@ class _Answering:
     comparisons: Comparisons
     pacing: Pacing
     health: Health
+    analytics: Analytics
     readiness: Readiness
 
 
@@ -391,7 +393,8 @@ def _answering(ground: _Ground, versions: _Versions, changes: _Changes) -> _Answ
     )
     health = Health(versions.models, changes.follower, inference, ledger, clock, settings.probe_seconds)
     readiness = Readiness(versions.models, changes.follower, ground.siblings.waiting_for)
-    return _Answering(inference, comparisons, pacing, health, readiness)
+    analytics = Analytics(versions.models, metrics, health.status_of, ledger, clock)
+    return _Answering(inference, comparisons, pacing, health, analytics, readiness)
 
 
 def _recorder(ground: _Ground, versions: _Versions, swap_times: SwapTimes) -> Recorder:
@@ -454,6 +457,7 @@ def _loops(
         preloader.run(),
         answering.comparisons.run(),
         answering.pacing.run(),
+        answering.analytics.run(),
         ground.siblings.run(),
         changes.unison.run(),
     ]
@@ -554,6 +558,7 @@ def _backing(
         catalogue,
         changes.shelf,
         answering.health.status_of,
+        answering.analytics.of,
         max_body_bytes=settings.max_body_mb << 20,
         timeout_seconds=settings.request_timeout_seconds,
     )
@@ -563,6 +568,7 @@ def _edge(backing: Backing, routes: Routes, framework: FastAPI) -> Edge:
     endpoint = InferEndpoint(
         backing.inference,
         backing.health,
+        backing.analytics,
         max_body_bytes=backing.max_body_bytes,
         timeout_seconds=backing.timeout_seconds,
     )
@@ -572,7 +578,7 @@ def _edge(backing: Backing, routes: Routes, framework: FastAPI) -> Edge:
         max_body_bytes=backing.max_body_bytes,
         timeout_seconds=backing.timeout_seconds,
     )
-    return Edge(backing.access, backing.intake, endpoint, scoring, framework)
+    return Edge(backing.access, backing.intake, endpoint, scoring, framework, takes(framework))
 
 
 def _own_socket(settings: ServingSettings) -> Path | None:

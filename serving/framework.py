@@ -1,12 +1,13 @@
 """The framework for everything but inference: documents itself, and answers errors in our one form."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from serving.api.errors import failure_of
 from serving.protocol.documentation import DocumentedApi
@@ -14,6 +15,15 @@ from serving.telemetry.exposition import Family, text
 from serving.telemetry.metrics import Metrics
 
 _PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def takes(framework: FastAPI) -> Callable[[Mapping[str, object]], bool]:
+    """Whether a route is there for method and path of an ASGI scope."""
+
+    def is_routed(scope: Mapping[str, object]) -> bool:
+        return any(route.matches(dict(scope))[0] is Match.FULL for route in framework.routes)
+
+    return is_routed
 
 
 def framework_with(metrics: Metrics, of_server: Callable[[], Awaitable[list[Family] | None]]) -> FastAPI:

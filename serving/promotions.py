@@ -1,15 +1,15 @@
 """A promotion as the API takes it: on record first, then ordered from Prefect, and how far it is.
 
-Also the commands that people give to a rollout under way. What a model file became is looked up, never
-loaded here.
+Also the commands that people give to a rollout under way. What a model file became is looked up, and waited
+for where nobody has registered it yet; it is never loaded here.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from sqlalchemy import Engine
 
@@ -24,7 +24,8 @@ from serving.core.errors import (
 from serving.core.model import VersionRef
 from serving.ledger import Ledger
 from serving.orders import Orders
-from serving.store import model_files, rollouts
+from serving.store import model_files, policies, rollouts
+from serving.store.model_files import ModelFile
 from serving.store.model_files import State as FileState
 from serving.store.registry import Registry
 from serving.store.rollouts import Command, Entry, Request, Rollout
@@ -32,6 +33,9 @@ from serving.store.text import JsonValue
 
 DEPLOYMENT = "promote-model/promote-model"
 REGISTER_DEPLOYMENT = "register-models/register-models"
+# How long a request waits for its model file to become a version, and in how many orders for that.
+_REGISTERED_WITHIN_SECONDS, _ORDERS = 60.0, 3
+_LOOK_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,23 +54,30 @@ class Promotions:
     """Confined to the event loop's thread; registry and store are asked on others."""
 
     def __init__(
-        self, registry: Registry, ledger: Ledger, orders: Orders, clock: Clock, folders: Sequence[Path]
+        self,
+        registry: Registry,
+        ledger: Ledger,
+        orders: Orders,
+        clock: Clock,
+        folders: Sequence[Path],
+        pause: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self._registry = registry
         self._ledger = ledger
         self._orders = orders
         self._clock = clock
         self._folders = folders
+        self._pause = pause
 
     async def begin(self, asked: Asked) -> Rollout:
         """Open a rollout, or join the one of the same version, and have a worker begin.
 
         Raises:
-            InvalidRequest: the path leads out of the model folders.
+            InvalidRequest: the path leads out of the model folders, or the stages could never be planned.
             NotServed: the registry has no such model or version.
             ArtifactRefused: the model file was refused at registration.
             ChangeRefused: another version is being promoted, the model is frozen or on its way back, or the
-                file is not registered yet.
+                file is not registered yet, and was not while this waited for it.
             FlowsUnavailable: it is on record and waits for Prefect.
             RegistryUnavailable, StoreUnavailable: nothing was begun.
         """
@@ -81,7 +92,7 @@ class Promotions:
             requested_by=asked.actor,
             policy=asked.policy,
         )
-        entry: Entry = await self._ledger.call(lambda engine: rollouts.enter(engine, request, now, now))
+        entry: Entry = await self._ledger.call(lambda engine: _entered(engine, request, now))
         rollout = entry.rollout
         if rollout.version != version:
             raise ChangeRefused(
@@ -104,12 +115,15 @@ class Promotions:
     async def command(self, rollout_id: str, command: Command, actor: str) -> Rollout:
         """Leave a command for whoever works on a rollout, and a worker for one that rests.
 
-        Raises `NotServed`, or `ChangeRefused` for a rollout that is over or has nothing to command.
+        One that nobody has begun is ended by `abort` at once. Raises `NotServed`, or `ChangeRefused` for a
+        rollout that is over or has nothing to command.
         """
         now = self._clock.now()
         rollout: Rollout = await self._ledger.call(
             lambda engine: rollouts.ask(engine, rollout_id, command, actor, now)
         )
+        if rollout.state.is_terminal:
+            return rollout
         try:
             await self._order(rollout, rollout.created_at)
         except FlowsUnavailable as error:
@@ -131,29 +145,66 @@ class Promotions:
     async def _version_of(self, asked: Asked) -> str:
         path = await asyncio.to_thread(_inside, str(asked.model_path), self._folders)
 
-        def look(engine: Engine) -> model_files.ModelFile | None:
-            return model_files.get(engine, str(path))
-
-        file = await self._ledger.look(look)
-        if file is not None and file.state is FileState.REFUSED:
+        file = await self._file(path)
+        if not _is_settled(file):
+            file = await self._registered(path)
+        if file.state is FileState.REFUSED:
             raise ArtifactRefused(
                 f"{path.name} was refused at registration: {file.reason}",
                 next_step="put a corrected file in its place",
             )
-        if file is None or file.state is not FileState.REGISTERED or file.version is None:
-            raise ChangeRefused(await self._not_registered(path))
         if file.model != asked.model:
             raise ChangeRefused(
                 f"{path.name} is version {file.version} of '{file.model}', not of '{asked.model}'"
             )
+        assert file.version is not None
         return file.version
 
-    async def _not_registered(self, path: Path) -> str:
-        try:
-            await self._orders.start(REGISTER_DEPLOYMENT, {})
-        except FlowsUnavailable as error:
-            return f"{path.name} is not registered yet, and nobody can do that now: {error.problem}"
-        return f"{path.name} is not registered yet: that was begun now; ask again in a minute"
+    async def _file(self, path: Path) -> ModelFile | None:
+        return await self._ledger.look(lambda engine: model_files.get(engine, str(path)))
+
+    async def _registered(self, path: Path) -> ModelFile:
+        """What a file became, once a pass over the folders that was begun for it has seen it.
+
+        Asked for more than once: an order is dropped while another pass runs, which may be past the file.
+        Raises `ChangeRefused` when nobody can register it, or has not in time.
+        """
+        for _ in range(_ORDERS):
+            try:
+                await self._orders.start(REGISTER_DEPLOYMENT, {})
+            except FlowsUnavailable as error:
+                problem = f"{path.name} is not registered yet, and nobody can do that now: {error.problem}"
+                raise ChangeRefused(problem) from None
+            until = self._clock.monotonic() + _REGISTERED_WITHIN_SECONDS / _ORDERS
+            while self._clock.monotonic() < until:
+                await self._pause(_LOOK_SECONDS)
+                file = await self._file(path)
+                if file is not None and _is_settled(file):
+                    return file
+        raise ChangeRefused(f"{path.name} is not registered yet: that was begun now; ask again in a minute")
+
+
+def _entered(engine: Engine, request: Request, now: datetime) -> Entry:
+    """Refuse stages that nobody could plan before they are on record: a rollout that cannot begin is in the
+    way of every other. What is kept for the model counts; the flow's own settings are not known here.
+    """
+    if request.strategy == rollouts.STAGED:
+        plan = {**policies.of_model(engine, request.model).get(policies.PROMOTION, {}), **request.policy}
+        seconds, deadline = plan.get("stage_seconds"), plan.get("stage_deadline_seconds")
+        if seconds is not None and deadline is not None and float(deadline) < float(seconds):
+            raise InvalidRequest(
+                f"'stage_deadline_seconds' {float(deadline):g} is shorter than "
+                f"'stage_seconds' {float(seconds):g}"
+            )
+    return rollouts.enter(engine, request, now, now)
+
+
+def _is_settled(file: ModelFile | None) -> TypeGuard[ModelFile]:
+    """Whether registering has come to an end with the file as it is."""
+    if file is None:
+        return False
+    is_version = file.state is FileState.REGISTERED and file.version is not None
+    return is_version or file.state is FileState.REFUSED
 
 
 def progress(rollout: Rollout, served: Mapping[str, Any] | None) -> dict[str, Any]:

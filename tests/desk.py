@@ -162,6 +162,7 @@ def edge(
     endpoint = InferEndpoint(
         desk.inference,
         lambda model: Status.HEALTHY,
+        lambda ref: {"p95_ms": 1.5, "accuracy": None},
         max_body_bytes=max_body_bytes,
         timeout_seconds=timeout_seconds,
     )
@@ -172,7 +173,7 @@ def edge(
         max_body_bytes=max_body_bytes,
         timeout_seconds=timeout_seconds,
     )
-    return Edge(access, Intake(1 << 30), endpoint, scoring, behind)
+    return Edge(access, Intake(1 << 30), endpoint, scoring, behind, lambda _: True)
 
 
 def client(desk: Desk, **given: Any) -> httpx.AsyncClient:

@@ -1,4 +1,7 @@
-"""`signalbox health`: the status of each served model on its four levels; exit code 1 on critical."""
+"""`signalbox health`: the status of each served model on its four levels; exit code 1 on critical.
+
+With `--now` the functional level is measured first, instead of within the minute.
+"""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -6,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from flows.cli.client import ServingClient
-from flows.cli.console import AsJson, print_json, print_table, text
+from flows.cli.console import AsJson, print_json, print_table, say, text
+from flows.cli.health_check import check_now, shown
 from flows.settings import FlowSettings
 from serving.core.health import Level, Status
 
@@ -15,14 +19,18 @@ _COLUMNS = ("model", "version", "alias", "status", *Level, "message")
 
 def health(
     model: Annotated[str | None, typer.Argument(help="Only this model.")] = None,
+    now: Annotated[bool, typer.Option("--now", help="Run the health check first.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show the health of the served models; exit code 1 when one is critical."""
     with ServingClient.of(FlowSettings()) as serving:
-        body = serving.get("/api/v2/model-health", {"model": model} if model else None)
+        said, measured = check_now(model) if now else ([], {})
+        body = shown(serving, model, measured)
     if as_json:
-        print_json(body)
+        print_json(body | {"checked": said} if now else body)
     else:
+        for sentence in said:
+            say(f"checked {sentence}")
         print_table(_COLUMNS, map(row_of, body.get("models", [])), empty="no model is served")
     if body.get("status") == Status.CRITICAL:
         raise typer.Exit(1)

@@ -4,7 +4,7 @@ Every failure leaves as one `CommandFailed` whose sentence names the API and the
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -73,6 +73,10 @@ class Orchestration:
         run = self._ask("POST", path, {"parameters": dict(parameters)})
         return str(run["id"])
 
+    def post_event(self, event: Mapping[str, Any]) -> None:
+        """Tell Prefect of something, which may start what waits for it."""
+        self._ask("POST", "/events", [event])
+
     def begun_runs(self) -> list[str]:
         """Ids of the pool's runs that Prefect believes to have a process."""
         asked = {
@@ -87,7 +91,9 @@ class Orchestration:
         # Not forced: only an orchestrated end frees the slots that the run holds.
         self._ask("POST", f"/flow_runs/{run}/set_state", {"state": state})
 
-    def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+    def _ask(
+        self, method: str, path: str, body: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None
+    ) -> Any:
         url = str(self._client.base_url).rstrip("/")
         try:
             answer = self._client.request(method, path, json=body)

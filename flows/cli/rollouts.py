@@ -71,7 +71,11 @@ def _command(word: str, prefix: str, *, as_json: bool) -> None:
     if as_json:
         print_json(plain(asked))
     else:
-        say(f"rollout {asked.id}: asked to {word}; it is at {step_of(asked)}")
+        is_over = asked.state.is_terminal
+        where = (
+            f"{asked.state.replace('_', ' ')}, {asked.reason}" if is_over else f"it is at {step_of(asked)}"
+        )
+        say(f"rollout {asked.id}: asked to {word}; {where}")
 
 
 def is_resting(rollout: Rollout) -> bool:

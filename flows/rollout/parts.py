@@ -29,6 +29,22 @@ class Evidence(Protocol):
     def as_json(self) -> Mapping[str, JsonValue]: ...
 
 
+class Ending(Protocol):
+    """What it takes to end a rollout: the store, and the registry to tell."""
+
+    @property
+    def engine(self) -> Engine: ...
+
+    @property
+    def registry(self) -> Registry: ...
+
+    @property
+    def guard(self) -> Guard: ...
+
+    @property
+    def clock(self) -> Clock: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What a promotion works with. `validate` and `benchmark` judge a rollout's version against the present

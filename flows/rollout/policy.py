@@ -166,6 +166,8 @@ def plan_of(
     seconds = float(str(wanted.get("stage_seconds", usual.stage_seconds)))
     usual_deadline = max(LEAST_DEADLINE_SECONDS, 10 * seconds)
     deadline = float(str(wanted.get("stage_deadline_seconds", usual_deadline)))
+    if not math.isfinite(deadline):
+        raise ValueError(f"stage_seconds {seconds:g} is longer than any stage can last")
     if deadline < seconds:
         raise ValueError(f"stage_deadline_seconds {deadline:g} is shorter than stage_seconds {seconds:g}")
     gate = wanted.get("approve_before")

@@ -14,9 +14,9 @@ from sqlalchemy import Engine
 
 from flows.rollout.direct import DirectPromotion
 from flows.rollout.explanation import explain
-from flows.rollout.keeper import take
+from flows.rollout.keeper import Keeper, take
 from flows.rollout.outcome import Outcome, Verdict, notice_of, state_of
-from flows.rollout.parts import Parts
+from flows.rollout.parts import Ending, Parts
 from flows.rollout.policy import Spec, Usual, kind_of, plan_of
 from flows.rollout.staged import StagedPromotion
 from serving.core.clock import Clock
@@ -73,7 +73,7 @@ def record(engine: Engine, registry: Registry, asked: Asked, clock: Clock) -> En
     try:
         spec = spec_of(asked, registered, policies.of_model(engine, asked.model))
     except ValueError as error:
-        return Outcome(Verdict.REFUSED, f"the rollout cannot be planned: {error}")
+        return _unplanned(engine, registered, replace(asked, version=version), str(error))
     request = Request(
         model=asked.model,
         version=version,
@@ -121,6 +121,16 @@ def _specified(engine: Engine, registered: RegisteredModel, asked: Asked, entry:
     return Entry(rollouts.specify(engine, rollout, spec.as_json()), entry.created)
 
 
+def _unplanned(engine: Engine, registered: RegisteredModel, asked: Asked, problem: str) -> Outcome:
+    """A request no plan can be made of; with the open rollout, where that one's cannot be made either."""
+    for rollout in rollouts.open_rollouts(engine):
+        if (rollout.model, rollout.version) == (asked.model, asked.version):
+            entry = _specified(engine, registered, asked, Entry(rollout, created=False))
+            if isinstance(entry, Outcome):
+                return entry
+    return Outcome(Verdict.REFUSED, f"the rollout cannot be planned: {problem}")
+
+
 def spec_of(
     asked: Asked, registered: RegisteredModel, kept: Mapping[str, Mapping[str, JsonValue]]
 ) -> Spec | None:
@@ -149,6 +159,42 @@ def work(
 ) -> Outcome:
     """Carry an open rollout to its end, or say who does or what is in the way. Raises `StoreUnavailable`."""
 
+    def carry(present: Rollout, keeper: Keeper) -> Outcome:
+        way = StagedPromotion if present.spec is not None else DirectPromotion
+        return way(parts, present, keeper, report).run()
+
+    return _held(rollout, parts, leases, holder, carry, pause)
+
+
+def refuse(
+    rollout: Rollout,
+    reason: str,
+    parts: Ending,
+    leases: Leases,
+    holder: str,
+    pause: Callable[[float], object] = time.sleep,
+) -> Outcome:
+    """End an open rollout that no plan can be made of: it would be taken up and refused for ever.
+
+    One that has got its plan meanwhile is left to whoever gave it that. Raises `StoreUnavailable`.
+    """
+
+    def end(present: Rollout, _: Keeper) -> Outcome:
+        return joined(present) if present.spec is not None else Outcome(Verdict.REFUSED, reason, present)
+
+    return _held(rollout, parts, leases, holder, end, pause)
+
+
+def _held(
+    rollout: Rollout,
+    parts: Ending,
+    leases: Leases,
+    holder: str,
+    carry: Callable[[Rollout, Keeper], Outcome],
+    pause: Callable[[float], object],
+) -> Outcome:
+    """What comes of an open rollout under the model's lease; its end is written, announced, tidied after."""
+
     def is_over() -> bool:
         return rollouts.get(parts.engine, rollout.id).state.is_terminal
 
@@ -161,8 +207,7 @@ def work(
         present = rollouts.get(parts.engine, rollout.id)
         if present.state.is_terminal:
             return joined(present)
-        way = DirectPromotion if present.spec is None else StagedPromotion
-        outcome = way(parts, present, keeper, report).run()
+        outcome = carry(present, keeper)
         if outcome.verdict in (Verdict.JOINED, Verdict.UNAVAILABLE, Verdict.HELD):
             return outcome
         finished = rollouts.finish(

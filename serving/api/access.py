@@ -88,14 +88,14 @@ class Access:
         self._keyring = keyring
         self._limits = limits
         self._clock = clock
-        self._is_loopback = is_loopback
+        self.is_loopback = is_loopback
         self._require_infer_key = require_infer_key
         self._hosts = _LOCAL_HOSTS | {host.strip().lower() for host in hosts.split(",") if host.strip()}
 
     def check_host(self, host: str) -> None:
         """Refuse names that a web page could have pointed at this machine."""
         name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
-        if self._is_loopback and name.lower() not in self._hosts:
+        if self.is_loopback and name.lower() not in self._hosts:
             raise AccessRefused(
                 f"Host '{host}' is not served here; add it to SIGNALBOX_ALLOWED_HOSTS", identified=True
             )
@@ -151,11 +151,11 @@ class Access:
         if method == "POST" and path == _FEEDBACK:
             return Scope.INFER
         if method == "POST" and path.startswith(_INFERENCE):
-            return Scope.OPEN if self._is_loopback and not self._require_infer_key else Scope.INFER
+            return Scope.OPEN if self.is_loopback and not self._require_infer_key else Scope.INFER
         is_change = path.startswith(_CHANGES)
         is_index = path.endswith("/index") and path.startswith("/v2/repository")
         if (method in ("GET", "HEAD") or is_index) and not is_change:
-            return Scope.OPEN if self._is_loopback and path.startswith(_OPEN_READS) else Scope.READ
+            return Scope.OPEN if self.is_loopback and path.startswith(_OPEN_READS) else Scope.READ
         return Scope.ADMIN
 
     def _entitled(self, key: Key | None, scope: Scope, *, is_given: bool) -> Key:

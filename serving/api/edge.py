@@ -12,14 +12,14 @@ from typing import Any, cast
 
 import orjson
 
-from serving.api.access import Access
+from serving.api.access import ANONYMOUS, Access, Caller
 from serving.api.body import ClientGone, Message, Receive
 from serving.api.encoding import read_content
 from serving.api.errors import Failure, failure_of
 from serving.api.head import MAX_HEADER_BYTES, MAX_HEADERS, Alike, Head, Heads, read_head
 from serving.api.intake import Arrival, Intake
 from serving.api.reply import Reply
-from serving.core.errors import NotServed, SignalboxError
+from serving.core.errors import AccessRefused, NotServed, SignalboxError
 from serving.logs import bound_request
 from serving.protocol.infer import InferEndpoint
 from serving.protocol.raw_data import Buffer
@@ -59,7 +59,7 @@ _TOO_MANY_HEADERS = Failure(
 
 
 class Edge:
-    """ASGI application."""
+    """ASGI application. `is_routed` tells whether anything behind takes a request of this method and path."""
 
     def __init__(
         self,
@@ -68,12 +68,14 @@ class Edge:
         infer: InferEndpoint,
         scoring: ScoringEndpoint,
         behind: App,
+        is_routed: Callable[[Scope], bool],
     ) -> None:
         self._access = access
         self._intake = intake
         self._infer = infer
         self._scoring = scoring
         self._behind = behind
+        self._is_routed = is_routed
         self._heads = Heads()
 
     async def __call__(self, scope: dict[str, object], receive: Receive, send: Send) -> None:
@@ -179,7 +181,7 @@ class Edge:
         if target is not None and method != "POST":
             await respond(send, _ONLY_POST, request_id)
             return
-        caller = self._access.admit(method, head.path, headers, target=head.target, address=address_of(scope))
+        caller = self._admitted(scope, head)
         if target is not None:
             scope[DROPPABLE] = True
             await endpoint(cast(Any, target[0]), target[1], headers, request_id, key, receive, send)
@@ -188,6 +190,20 @@ class Edge:
         if method not in _BODILESS:
             receive = _whole(await read_content(receive, headers, self._infer.max_body_bytes), receive)
         await self._behind(scope, receive, _naming(send, request_id))
+
+    def _admitted(self, scope: Scope, head: Head) -> Caller:
+        """Who calls. Raises `AccessRefused`, on loopback only where there is something behind to be refused:
+        a mistyped address is told as one, and not as the want of a key.
+        """
+        try:
+            return self._access.admit(
+                head.method, head.path, head.headers, target=head.target, address=address_of(scope)
+            )
+        except AccessRefused:
+            is_inference = head.infer is not None or head.scoring is not None
+            if is_inference or not self._access.is_loopback or self._is_routed(scope):
+                raise
+            return ANONYMOUS
 
 
 class _Sending:

@@ -21,7 +21,8 @@ _FIELDS = frozenset(
         *("rollout_stages", "stage_seconds", "stage_deadline_seconds"),
     }
 )
-_LIMITS = frozenset({"min_accuracy", "max_accuracy_drop", "max_p95_ms", "max_memory_mb"})
+_SHARES = frozenset({"min_accuracy", "max_accuracy_drop"})
+_LIMITS = _SHARES | {"max_p95_ms", "max_memory_mb"}
 
 
 def update_routes(promotions: Promotions, models: Mapping[str, FollowedModel]) -> APIRouter:
@@ -112,9 +113,7 @@ def _stages(wish: Mapping[str, Any]) -> dict[str, Any]:
         found["stages"] = stages
     for name in ("stage_seconds", "stage_deadline_seconds"):
         if wish.get(name) is not None:
-            found[name] = _number(name, wish[name])
-    if found.get("stage_deadline_seconds", float("inf")) < found.get("stage_seconds", 0.0):
-        raise InvalidRequest("'stage_deadline_seconds' is shorter than 'stage_seconds'")
+            found[name] = _seconds(name, wish[name])
     return found
 
 
@@ -126,7 +125,21 @@ def _limits(given: Any) -> dict[str, float]:
     if unknown := given.keys() - _LIMITS:
         known = ", ".join(sorted(_LIMITS))
         raise InvalidRequest(f"'validation.{min(unknown)}' is not known here; known are {known}")
-    return {name: _number(f"validation.{name}", value) for name, value in given.items() if value is not None}
+    return {name: _limit(name, value) for name, value in given.items() if value is not None}
+
+
+def _limit(name: str, value: Any) -> float:
+    limit = _number(f"validation.{name}", value)
+    if name in _SHARES and limit > 1:
+        raise InvalidRequest(f"'validation.{name}' is a share from 0 to 1, not {limit:g}")
+    return limit
+
+
+def _seconds(name: str, value: Any) -> float:
+    seconds = _number(name, value)
+    if not seconds:
+        raise InvalidRequest(f"'{name}' must be more than 0")
+    return seconds
 
 
 def _number(name: str, value: Any) -> float:

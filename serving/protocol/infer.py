@@ -15,12 +15,13 @@ from serving.batcher import Timing
 from serving.core.datatypes import Array
 from serving.core.errors import ModelFailed
 from serving.core.health import Status
+from serving.core.model import VersionRef
 from serving.inference import Inference
 from serving.protocol.answer import Body, answer_parameters, encode_answer
 from serving.protocol.deadline import timeout_seconds
 from serving.protocol.plain import Plain, parsed, plain_of
 from serving.protocol.raw_data import Buffer
-from serving.protocol.request import parse_request
+from serving.protocol.request import InferRequest, parse_request
 from serving.routes import Route
 
 Send = Callable[[Message], Awaitable[None]]
@@ -37,12 +38,14 @@ class InferEndpoint:
         self,
         inference: Inference,
         health: Callable[[str], Status],
+        analytics: Callable[[VersionRef], dict[str, float | None]],
         *,
         max_body_bytes: int,
         timeout_seconds: float,
     ) -> None:
         self._inference = inference
         self._health = health
+        self._analytics = analytics
         self._timeout_seconds = timeout_seconds
         self.max_body_bytes = max_body_bytes
         # Nobody's time is over before a short body is read.
@@ -71,7 +74,7 @@ class InferEndpoint:
             finite=request.must_be_finite,
         )
         began_ns = time.perf_counter_ns()
-        body = encode_answer(model, request, answer, self._told(answer))
+        body = encode_answer(model, request, answer, self._parameters(model, request, answer))
         self._inference.rendered(answer, began_ns)
         await send_answer(send, answer, body, request_id, headers.get("accept-encoding"))
 
@@ -110,7 +113,7 @@ class InferEndpoint:
         if answer is None:
             return None
         began_ns = time.perf_counter_ns()
-        body = encode_answer(model, request, answer, self._told(answer))
+        body = encode_answer(model, request, answer, self._parameters(model, request, answer))
         self._inference.rendered(answer, began_ns)
         head, content = _head(answer, body, request_id), body.content
         encoding = wanted_encoding(headers.get("accept-encoding"), len(content))
@@ -120,6 +123,13 @@ class InferEndpoint:
             head += _packing(encoding)
         head.append((b"content-length", b"%d" % len(content)))
         return Reply(200, head, content)
+
+    def _parameters(self, model: str, request: InferRequest, answer: Answer) -> dict[str, Any]:
+        """Figures that are asked for and not known are null, so that what is told does not depend on it."""
+        parameters = answer_parameters(answer.variant, answer.alias, self._health(model))
+        if request.wants_analytics:
+            parameters |= self._analytics(answer.version.ref)
+        return parameters
 
     def _answer_plainly(
         self,
@@ -156,10 +166,6 @@ class InferEndpoint:
         content = pack(content, encoding)
         lines = plain.lines(route, request_id, len(content)) + header_lines(_packing(encoding))
         return Reply(200, [], content, lines)
-
-    def _told(self, answer: Answer) -> dict[str, Any]:
-        health = self._health(answer.version.ref.model)
-        return answer_parameters(answer.variant, answer.alias, health)
 
 
 async def send_answer(send: Send, answer: Answer, body: Body, request_id: str, accepted: str | None) -> None:

@@ -34,13 +34,17 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class InferRequest:
-    """`wanted` is empty where all outputs are asked for. `inputs` is bytes where there is no JSON at all."""
+    """`wanted` is empty where all outputs are asked for. `inputs` is bytes where there is no JSON at all.
+
+    `wants_analytics` asks for figures on whoever answers.
+    """
 
     inputs: object
     wanted: tuple[Wanted, ...] = ()
     is_binary: bool = False
     parameters: Mapping[str, Any] = field(default_factory=dict)
     id: str | None = None
+    wants_analytics: bool = False
 
     def fit(self, model: LoadedModel) -> dict[str, Array]:
         """The inputs as arrays for a model that can give what is asked for. Raises `InvalidRequest`."""
@@ -118,7 +122,13 @@ def read_fields(body: Mapping[str, Any]) -> InferRequest:
     is_binary = _flag(parameters, "binary_data_output", default=False)
     asked = body.get("outputs")
     wanted = wanted_outputs(asked, is_binary) if asked else ()
-    return InferRequest(body.get("inputs"), wanted, is_binary, parameters, given)
+    analytics = wants_analytics(parameters)
+    return InferRequest(body.get("inputs"), wanted, is_binary, parameters, given, analytics)
+
+
+def wants_analytics(parameters: Mapping[str, Any]) -> bool:
+    """Raises `InvalidRequest` for anything but true and false."""
+    return "analytics" in parameters and _flag(parameters, "analytics", default=False)
 
 
 def wanted_outputs(asked: object, is_binary: bool) -> tuple[Wanted, ...]:

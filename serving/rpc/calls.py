@@ -117,6 +117,8 @@ class Calls:
         )
         began_ns = time.perf_counter_ns()
         parameters = answer_parameters(answer.variant, answer.alias, backing.health(message.model_name))
+        if request.wants_analytics:
+            parameters |= backing.analytics(answer.version.ref)
         response = write_answer(message, request, answer, parameters)
         caller.metadata |= _told(answer)
         backing.inference.rendered(answer, began_ns)

@@ -15,7 +15,7 @@ from serving.core.errors import InvalidRequest
 from serving.protocol.answer import asked_outputs
 from serving.protocol.json_data import ONLY_BINARY, plain, wire_datatype
 from serving.protocol.raw_data import encode_raw
-from serving.protocol.request import InferRequest, wanted_outputs
+from serving.protocol.request import InferRequest, wanted_outputs, wants_analytics
 from serving.rpc.generated import inference_pb2 as pb
 
 _CONTENTS = {
@@ -42,12 +42,14 @@ def read_request(message: pb.ModelInferRequest) -> InferRequest:
         {"name": output.name, "parameters": {"classification": _classes(output.parameters)}}
         for output in message.outputs
     ]
+    parameters = parameter_values(message.parameters)
     return InferRequest(
         inputs=_raw_inputs(message) if message.raw_input_contents else _typed_inputs(message),
         wanted=wanted_outputs(asked, is_binary=True),
         is_binary=True,
-        parameters=parameter_values(message.parameters),
+        parameters=parameters,
         id=message.id or None,
+        wants_analytics=wants_analytics(parameters),
     )
 
 
@@ -62,13 +64,17 @@ def parameter_values(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_answer(
-    message: pb.ModelInferRequest, request: InferRequest, answer: Answer, parameters: Mapping[str, str]
+    message: pb.ModelInferRequest, request: InferRequest, answer: Answer, parameters: Mapping[str, Any]
 ) -> pb.ModelInferResponse:
+    """A parameter without a value is left out: the message has no null."""
     response = pb.ModelInferResponse(
         model_name=message.model_name, model_version=answer.version.ref.version, id=message.id
     )
     for name, value in parameters.items():
-        response.parameters[name].string_param = value
+        if isinstance(value, float):
+            response.parameters[name].double_param = value
+        elif value is not None:
+            response.parameters[name].string_param = value
     outputs = [
         (wanted.name, wire_datatype(wanted.name, array), array)
         for wanted, array in asked_outputs(request, answer)

@@ -21,8 +21,10 @@ from serving.store import audit, freezes, outbox, policies, rollbacks, schema
 from serving.store.audit import AuditEntry
 from serving.store.database import insert_new, reading, writing
 from serving.store.leases import Lease, fence
-from serving.store.outbox import Notice
+from serving.store.outbox import Notice, Severity
 from serving.store.text import JsonValue, json_text, read_optional_time, read_time, time_text
+
+STAGED, DIRECT = "staged", "direct"
 
 _table = schema.rollouts
 _CHALLENGER = "was_challenger"
@@ -235,15 +237,22 @@ def note(
 def ask(engine: Engine, rollout_id: str, command: Command, by: str, now: datetime) -> Rollout:
     """Leave a command for whoever works on the rollout; the last one counts.
 
+    A staged rollout without a plan was never begun: nobody is there to obey, so `abort` ends it here, and
+    whoever begins it at this moment finds it over.
+
     Raises `NotServed` for an unknown id, `ChangeRefused` for a rollout that is over or not staged, or an
     approval that nothing waits for, or no longer.
     """
     with writing(engine) as connection:
-        rollout = _rollout(_row(connection, rollout_id))
+        rollout = _rollout(_row(connection, rollout_id, locked=True))
         if rollout.state.is_terminal:
             raise ChangeRefused(f"rollout {rollout.id} is over: {rollout.state}, {rollout.reason}")
-        if rollout.spec is None:
+        if rollout.strategy == DIRECT:
             raise ChangeRefused(f"rollout {rollout.id} is direct: there is nothing to {command}")
+        if command is Command.ABORT and rollout.spec is None:
+            reason = f"aborted by {by} before it began"
+            notice = _aborted(rollout, reason)
+            return _finished(connection, rollout, State.ROLLED_BACK, reason, by, now, notice)
         until = _approvable_until(rollout, now) if command is Command.APPROVE else None
         status = rollout.status or {}
         step, stage = str(status.get("step", "")), status.get("stage")
@@ -267,6 +276,19 @@ def finish(
     notice: Notice | None,
 ) -> Rollout:
     """Write the terminal state, its audit row and its notice, once; a finished rollout stays as it is."""
+    with writing(engine) as connection:
+        return _finished(connection, rollout, state, reason, actor, now, notice)
+
+
+def _finished(
+    connection: Connection,
+    rollout: Rollout,
+    state: State,
+    reason: str,
+    actor: str,
+    now: datetime,
+    notice: Notice | None,
+) -> Rollout:
     values = {
         "state": str(state),
         "reason": reason,
@@ -274,14 +296,31 @@ def finish(
         "updated_at": time_text(now),
         "finished_at": time_text(now),
     }
-    with writing(engine) as connection:
-        changed = connection.execute(update(_table).where(_is_open(rollout.id)).values(values))
-        if changed.rowcount:
-            details: dict[str, JsonValue] = {"rollout": rollout.id, "step": str(state), "reason": reason}
-            _audit(connection, rollout.model, rollout.version, actor, details, now)
-            if notice is not None:
-                outbox.enqueue(connection, notice, now)
-        return _rollout(_row(connection, rollout.id))
+    changed = connection.execute(update(_table).where(_is_open(rollout.id)).values(values))
+    if changed.rowcount:
+        details: dict[str, JsonValue] = {"rollout": rollout.id, "step": str(state), "reason": reason}
+        _audit(connection, rollout.model, rollout.version, actor, details, now)
+        if notice is not None:
+            outbox.enqueue(connection, notice, now)
+    return _rollout(_row(connection, rollout.id))
+
+
+def _aborted(rollout: Rollout, reason: str) -> Notice:
+    """Told as a refusal, as every end is of a version that never answered anybody."""
+    return Notice(
+        kind="refused",
+        severity=Severity.WARNING,
+        title=f"The promotion of version {rollout.version} of {rollout.model} was aborted",
+        model=rollout.model,
+        version=rollout.version,
+        facts={
+            "reason": reason,
+            "rollout": rollout.id,
+            "requested_by": rollout.requested_by,
+            "to": rollout.version,
+        },
+        dedup_key=f"rollout:{rollout.id}",
+    )
 
 
 def get(engine: Engine, rollout_id: str) -> Rollout:
@@ -351,8 +390,9 @@ def _is_open(rollout_id: str) -> Any:
     return (_table.c.id == rollout_id) & _table.c.open_model.is_not(None)
 
 
-def _row(connection: Connection, rollout_id: str) -> Row[Any]:
-    row = connection.execute(select(_table).where(_table.c.id == rollout_id)).one_or_none()
+def _row(connection: Connection, rollout_id: str, *, locked: bool = False) -> Row[Any]:
+    query = select(_table).where(_table.c.id == rollout_id)
+    row = connection.execute(query.with_for_update() if locked else query).one_or_none()
     if row is None:
         raise NotServed(f"there is no rollout {rollout_id}")
     return row

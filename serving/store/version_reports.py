@@ -60,7 +60,11 @@ class VersionReports:
 
 def read(engine: Engine, model: str, versions: Sequence[ModelVersion]) -> dict[str, VersionReports]:
     """By version number, with few queries whatever the number of versions."""
-    created = {version.ref.version: version.created_ms for version in versions}
+    return newest(engine, model, {version.ref.version: version.created_ms for version in versions})
+
+
+def newest(engine: Engine, model: str, created: Mapping[str, int]) -> dict[str, VersionReports]:
+    """The same of versions by number; `created` is when each was made, in milliseconds since 1970."""
     found: dict[str, dict[str, reports.Report]] = {number: {} for number in created}
     for kind in KINDS:
         for number, report in _latest(engine, kind, model, list(created)).items():

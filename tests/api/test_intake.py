@@ -61,7 +61,7 @@ class Holds:
 
 def _edge(intake: Intake, behind: Holds, access: Access) -> Edge:
     endpoint = cast(Any, SimpleNamespace(max_body_bytes=1 << 20))
-    return Edge(access, intake, endpoint, endpoint, behind)
+    return Edge(access, intake, endpoint, endpoint, behind, lambda _: True)
 
 
 @pytest.mark.parametrize("encoding", [None, "gzip"])

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from serving.core.clock import SystemClock
-from serving.store import model_files, rollouts
+from serving.store import model_files, policies, rollouts
 from serving.store.leases import Lease, Leases
 from serving.store.model_files import ModelFile, State
 from serving.store.rollouts import Command, Request
@@ -50,7 +50,15 @@ REFUSALS: tuple[tuple[dict[str, Any], int, str], ...] = (
     ({"version": 2, "rollout_stages": [5, 50]}, 400, "whole percents that rise to 100"),
     ({"version": 2, "rollout_stages": [100], "strategy": "direct"}, 400, "has no stages for 'stages'"),
     ({"version": 2, "stage_seconds": -1}, 400, "'stage_seconds' must be a number from 0"),
-    ({"version": 2, "stage_seconds": 9, "stage_deadline_seconds": 8}, 400, "shorter than 'stage_seconds'"),
+    ({"version": 2, "stage_seconds": 0}, 400, "'stage_seconds' must be more than 0"),
+    ({"version": 2, "stage_deadline_seconds": 0}, 400, "'stage_deadline_seconds' must be more than 0"),
+    (
+        {"version": 2, "stage_seconds": 9, "stage_deadline_seconds": 8},
+        400,
+        "'stage_deadline_seconds' 8 is shorter than 'stage_seconds' 9",
+    ),
+    ({"version": 2, "validation": {"min_accuracy": 5}}, 400, "'validation.min_accuracy' is a share from 0"),
+    ({"version": 2, "validation": {"max_accuracy_drop": 1.01}}, 400, "is a share from 0 to 1, not 1.01"),
     ({"version": 2, "validation": [1]}, 400, "'validation' must be an object"),
     ({"version": 2, "validation": {"charm": 1}}, 400, "'validation.charm' is not known here"),
     ({"version": 2, "validation": {"max_p95_ms": "5"}}, 400, "'validation.max_p95_ms' must be a number"),
@@ -89,10 +97,59 @@ async def test_promotion_is_on_record_when_prefect_is_away(home: Path, double: M
         assert (await get(server, f"update-models/{rollout['swap_id']}"))[1]["state"] == "open"
         busy, other = await post(server, "update-models", model="m", version=3)
         assert (busy, "version 2 of 'm' is being promoted by admin" in other["error"]) == (409, True)
-        # Its plan is made by the flow: until then there is nothing to command.
-        assert (await post(server, f"rollouts/{rollout['swap_id']}/pause"))[0] == 409
+        # Whoever begins it finds the command; what needs a plan is not to be had yet.
+        status, told = await post(server, f"rollouts/{rollout['swap_id']}/pause")
+        assert (status, "'pause' for rollout" in told["error"]) == (503, True), told
+        assert (await post(server, f"rollouts/{rollout['swap_id']}/approve"))[0] == 409
         assert (await post(server, f"rollouts/{rollout['swap_id']}/hurry"))[0] in (400, 422)
         assert (await post(server, f"rollouts/{NEVER}/abort"))[0] == 404
+
+
+@story
+async def test_abort_ends_a_rollout_that_nobody_has_begun(home: Path, double: MlflowDouble) -> None:
+    """At once, also with Prefect away: the model is free for another version, and people are told why."""
+    async with station(home, double) as server:
+        await server.serves("1")
+        await post(server, "update-models", model="m", version=2)
+        _, listed = await get(server, "rollouts")
+        swap_id = listed["rollouts"][0]["swap_id"]
+        status, told = await post(server, f"rollouts/{swap_id}/abort")
+        assert (status, told["state"], told["success"]) == (202, "rolled_back", False), told
+        assert told["errors"] == ["aborted by admin before it began"]
+        assert server.notices().count("refused") == 1
+        assert (await post(server, f"rollouts/{swap_id}/abort"))[0] == 409
+        assert (await post(server, "update-models", model="m", version=3))[0] == 503
+        _, listed = await get(server, "rollouts")
+        assert [(each["new_version"], each["state"]) for each in listed["rollouts"]] == [
+            ("3", "open"),
+            ("2", "rolled_back"),
+        ]
+
+
+@story
+async def test_abort_is_refused_of_a_direct_promotion(home: Path, double: MlflowDouble) -> None:
+    async with station(home, double) as server:
+        await server.serves("1")
+        await post(server, "update-models", model="m", version=2, strategy="direct")
+        _, listed = await get(server, "rollouts")
+        status, told = await post(server, f"rollouts/{listed['rollouts'][0]['swap_id']}/abort")
+        assert (status, "is direct: there is nothing to abort" in told["error"]) == (409, True), told
+
+
+@story
+async def test_plan_is_refused_where_the_models_own_policy_makes_it_impossible(
+    home: Path, double: MlflowDouble
+) -> None:
+    """What is kept counts where the request says nothing; a deadline as long as the stage is a plan."""
+    async with station(home, double) as server:
+        await server.serves("1")
+        kept: dict[str, JsonValue] = {"stage_seconds": 30.0}
+        policies.put(server.engine, "m", policies.PROMOTION, kept, "anna", datetime.now(UTC))
+        wish = {"model": "m", "version": 2, "stage_deadline_seconds": 29}
+        status, told = await post(server, "update-models", **wish)
+        assert (status, "29 is shorter than 'stage_seconds' 30" in told["error"]) == (400, True), told
+        assert (await get(server, "rollouts"))[1] == {"rollouts": []}
+        assert (await post(server, "update-models", **{**wish, "stage_deadline_seconds": 30}))[0] == 503
 
 
 def rests(server: Station, step: str) -> str:

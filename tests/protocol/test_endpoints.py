@@ -246,6 +246,48 @@ async def test_every_error_has_its_status_and_one_form(home: Path, double: Mlflo
             assert answer.headers["x-request-id"]
 
 
+MISTYPED = (
+    ("GET", "/nope", 404),
+    ("POST", "/api/v2/nope", 404),
+    ("POST", "/v2", 405),
+    ("DELETE", "/v2/models/m", 405),
+    ("PUT", "/api/v2/audit", 405),
+    ("GET", "/v2/repository/models/m/load", 405),
+)
+NEEDING_A_KEY = (
+    ("GET", "/api/v2/audit"),
+    ("PUT", "/api/v2/traffic/m"),
+    ("POST", "/api/v2/rollouts/1/abort"),
+    ("POST", "/v2/repository/models/m/load"),
+)
+
+
+@story
+async def test_mistyped_address_is_told_as_one_on_loopback(home: Path, double: MlflowDouble) -> None:
+    """Without a key and with a wrong one; what is there and needs a key says so."""
+    async with station(home, double) as server:
+        for headers in ({}, {"X-API-Key": "another"}):
+            for method, path, status in MISTYPED:
+                answer = await server.http.request(method, path, headers=headers)
+                assert (answer.status_code, list(answer.json())) == (status, ["error"]), (method, path)
+                assert status == 404 or answer.headers["allow"], (method, path)
+            for method, path in NEEDING_A_KEY:
+                answer = await server.http.request(method, path, headers=headers)
+                assert answer.status_code == 401, (method, path)
+
+
+@story
+async def test_mistyped_address_needs_a_key_like_any_other_off_loopback(
+    home: Path, double: MlflowDouble
+) -> None:
+    """A stranger is not told what is there; whoever has a key is told of the mistake."""
+    async with station(home, double, host="0.0.0.0") as server:
+        for method, path, status in MISTYPED:
+            assert (await server.http.request(method, path)).status_code == 401, (method, path)
+            answer = await server.http.request(method, path, headers=ADMIN)
+            assert (answer.status_code, list(answer.json())) == (status, ["error"]), (method, path)
+
+
 @story
 async def test_reading_about_the_server_is_open_and_what_was_done_needs_a_key(
     home: Path, double: MlflowDouble

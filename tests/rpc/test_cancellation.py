@@ -54,7 +54,15 @@ async def line_to(desk: Desk) -> AsyncIterator[Line]:
     access = open_access()
     nothing = cast(Any, None)
     backing = Backing(
-        access, Intake(1 << 30), desk.inference, nothing, nothing, lambda _: Status.HEALTHY, 1 << 20, 20.0
+        access,
+        Intake(1 << 30),
+        desk.inference,
+        nothing,
+        nothing,
+        lambda _: Status.HEALTHY,
+        lambda _: {},
+        1 << 20,
+        20.0,
     )
     rpc = RpcServer(backing)
     port = await rpc.start("127.0.0.1", 0)

@@ -186,6 +186,34 @@ def test_approval_is_refused_when_no_stage_was_reached(engine: Engine) -> None:
         rollouts.ask(engine, rollout.id, Command.APPROVE, "bob", NOW)
 
 
+def test_abort_ends_a_staged_rollout_without_a_plan(engine: Engine) -> None:
+    """Once, with its audit row and its notice; a plan that comes later changes nothing."""
+    rollout = enter(engine, replace(asked(), strategy="staged")).rollout
+    ended = rollouts.ask(engine, rollout.id, Command.ABORT, "bob", NOW)
+    assert (ended.state, ended.reason) == (State.ROLLED_BACK, "aborted by bob before it began")
+    assert rollouts.open_rollouts(engine) == []
+    entry = audit.tail(engine, 1)[0].entry
+    assert (entry.actor, entry.details["step"]) == ("bob", "rolled_back")
+    assert [row.notice.kind for row in outbox.recent(engine)] == ["refused"]
+    assert rollouts.specify(engine, rollout, {"stages": [100]}) == ended
+    with pytest.raises(ChangeRefused, match="is over: rolled_back, aborted by bob"):
+        rollouts.ask(engine, rollout.id, Command.ABORT, "bob", NOW)
+
+
+@pytest.mark.parametrize("command", [Command.ABORT, Command.PAUSE])
+def test_command_is_left_for_whoever_works_on_a_rollout_with_a_plan(engine: Engine, command: Command) -> None:
+    rollout = enter(engine, replace(asked(), strategy="staged", spec={"stages": [100]})).rollout
+    told = rollouts.ask(engine, rollout.id, command, "bob", NOW)
+    assert told.asked is not None
+    assert (told.state, told.asked.command) == (State.OPEN, command)
+
+
+def test_command_to_a_direct_rollout_is_refused(engine: Engine) -> None:
+    rollout = enter(engine, asked()).rollout
+    with pytest.raises(ChangeRefused, match="is direct: there is nothing to abort"):
+        rollouts.ask(engine, rollout.id, Command.ABORT, "bob", NOW)
+
+
 @pytest.mark.parametrize("is_challenger", [True, False])
 def test_rollout_remembers_whether_its_alias_asked_for_it(engine: Engine, is_challenger: bool) -> None:
     rollout = enter(engine, replace(asked(), is_challenger=is_challenger)).rollout

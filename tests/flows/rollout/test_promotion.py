@@ -2,17 +2,19 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from flows.rollout.outcome import Outcome, Verdict
-from flows.rollout.policy import Spec
-from flows.rollout.promotion import Asked, record, tidy
+from flows.rollout.policy import Spec, Usual
+from flows.rollout.promotion import Asked, record, refuse, tidy
 from serving.core.errors import ChangeRefused
 from serving.core.model import Tag
 from serving.store import audit, policies, rollouts
 from serving.store.leases import Lease
-from serving.store.rollouts import Entry, State
+from serving.store.rollouts import Entry, Request, Rollout, State
+from serving.store.text import JsonValue
 from tests.flows.rollout.line import MODEL, SLOWER, WORKER, WORSE, Judgement, Line
 from tests.flows.rollout.registrar import Registrar
 from tests.mlflow_double import Fault
@@ -22,6 +24,12 @@ SECOND = timedelta(seconds=1)
 
 def recorded(line: Line, asked: Asked) -> Entry | Outcome:
     return record(line.engine, line.registry, asked, line.clock)
+
+
+def as_the_api_does(line: Line, version: str, **policy: JsonValue) -> Rollout:
+    """An open staged rollout without a plan."""
+    asked = Request(model=MODEL, version=version, strategy="staged", requested_by="anna", policy=policy)
+    return rollouts.enter(line.engine, asked, line.clock.now(), line.clock.now()).rollout
 
 
 def outcome_of(line: Line, asked: Asked) -> Outcome:
@@ -112,6 +120,61 @@ def test_plan_goes_by_the_models_own_policies(line: Line) -> None:
     again = recorded(line, asked)
     assert isinstance(again, Entry)
     assert not again.created
+
+
+def test_open_rollout_comes_with_the_refusal_when_its_own_plan_cannot_be_made(line: Line) -> None:
+    """However the request that finds it is put; one that can be planned gets its plan."""
+    impossible = as_the_api_does(line, "2", stage_deadline_seconds=30.0)
+    plain = replace(line.ask("2"), strategy="staged")
+    for asked in (plain, replace(plain, policy=impossible.policy)):
+        outcome = outcome_of(line, asked)
+        assert (outcome.verdict, outcome.rollout) == (Verdict.REFUSED, impossible)
+        assert outcome.reason == (
+            "the rollout cannot be planned: stage_deadline_seconds 30 is shorter than stage_seconds 60"
+        )
+    entry = recorded(line, replace(plain, usual=Usual(stage_seconds=30.0)))
+    assert isinstance(entry, Entry)
+    assert entry.rollout.spec is not None
+
+
+def test_open_rollout_is_let_be_when_only_the_request_cannot_be_planned(line: Line) -> None:
+    sound = as_the_api_does(line, "2")
+    asked = replace(line.ask("2"), strategy="staged", policy={"stage_deadline_seconds": 30.0})
+    outcome = outcome_of(line, asked)
+    assert (outcome.verdict, outcome.rollout) == (Verdict.REFUSED, None)
+    assert rollouts.get(line.engine, sound.id).state is State.OPEN
+
+
+def test_rollout_that_cannot_be_planned_ends_refused_and_frees_its_model(
+    line: Line, registrar: Registrar, tmp_path: Path
+) -> None:
+    """Announced and explained as any refusal is: a policy file that somebody broke, here."""
+    registrar.point(MODEL, "2", "challenger")
+    broken = tmp_path / "policies.toml"
+    broken.write_text("[default")
+    as_the_api_does(line, "2")
+    asked = replace(line.ask("2"), strategy="staged", usual=Usual(policy_file=broken))
+    found = outcome_of(line, asked)
+    assert found.rollout is not None
+    outcome = refuse(found.rollout, found.reason, line.parts, line.leases, "promote:run-1", line.pause)
+    assert outcome.verdict is Verdict.REFUSED
+    assert outcome.rollout is not None
+    assert (outcome.rollout.state, outcome.rollout.reason) == (State.REFUSED, found.reason)
+    assert f"the rollout policy {broken} is no TOML" in found.reason
+    assert registrar.models[MODEL].aliases == {"champion": "1"}
+    assert registrar.tags("2")[Tag.VERDICT] == f"refused: {found.reason}"
+    assert line.notices() == [("refused", "2")]
+    assert line.promote("3").verdict is Verdict.PROMOTED
+    line.assert_intact()
+
+
+def test_rollout_that_was_given_its_plan_meanwhile_is_not_refused(line: Line) -> None:
+    """The file was put right, and another run has begun it."""
+    rollout = as_the_api_does(line, "2")
+    rollouts.specify(line.engine, rollout, {"stages": [100]})
+    outcome = refuse(rollout, "no TOML", line.parts, line.leases, "promote:run-1", line.pause)
+    assert outcome.verdict is Verdict.JOINED
+    assert rollouts.get(line.engine, rollout.id).state is State.OPEN
 
 
 # What the verdict leaves
