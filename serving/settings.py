@@ -56,7 +56,9 @@ class ServingSettings(StoreSettings):
     probe_seconds: float = Field(5.0, gt=0, description="How often each served model is probed.")
     max_body_mb: int = Field(64, gt=0, description="Largest request body.")
     max_inflight_mb: int = Field(
-        512, gt=0, description="Bodies of all requests in flight in one worker; one more is answered with 503."
+        512,
+        gt=0,
+        description="Bodies of all requests in flight in one worker; one more is answered with 503.",
     )
     max_connections: int = Field(
         1000, gt=0, description="Open HTTP connections of one worker; one more is answered with 503."
