@@ -24,6 +24,7 @@ from flows.health.functional import Measured, graded, unanswered
 from flows.health.labelled import Labelled, worse
 from flows.health.labelled import graded as graded_by_labels
 from flows.health.probe import Answered, Unanswered, ask, client
+from flows.health_tags import health_tagged
 from flows.wiring import Wiring, wired
 from serving.core.errors import NotServed, RegistryUnavailable, SignalboxError
 from serving.core.health import Level, LevelReport, Status
@@ -58,13 +59,17 @@ def check_health() -> State[Any]:
 
 
 def checked(wiring: Wiring) -> list[str]:
-    """One sentence per model with a champion. Raises `RegistryUnavailable` and `StoreUnavailable`."""
+    """One sentence per model with a champion, then one per health tag that was written.
+
+    Raises `RegistryUnavailable` and `StoreUnavailable`.
+    """
     key_file = wiring.settings.admin_key_file
     key = key_file.read_text().strip() if key_file.exists() else None
     with client(wiring.settings.serving_url, key) as serving:
         models = wiring.registry.registered_models()
         champions = [model for _, model in sorted(models.items()) if Alias.CHAMPION in model.aliases]
-        return [sentence for model in champions for sentence in _checked(wiring, serving, model)]
+        seen = [sentence for model in champions for sentence in _checked(wiring, serving, model)]
+        return [*seen, *health_tagged(wiring, serving, champions)]
 
 
 def _checked(wiring: Wiring, serving: Any, model: RegisteredModel) -> Iterator[str]:
