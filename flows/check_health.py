@@ -25,6 +25,7 @@ from flows.health.labelled import Labelled, worse
 from flows.health.labelled import graded as graded_by_labels
 from flows.health.probe import Answered, Unanswered, ask, client
 from flows.health_tags import health_tagged
+from flows.trust import trust
 from flows.wiring import Wiring, wired
 from serving.core.errors import NotServed, RegistryUnavailable, SignalboxError
 from serving.core.health import Level, LevelReport, Status
@@ -65,7 +66,8 @@ def checked(wiring: Wiring) -> list[str]:
     """
     key_file = wiring.settings.admin_key_file
     key = key_file.read_text().strip() if key_file.exists() else None
-    with client(wiring.settings.serving_url, key) as serving:
+    url = wiring.settings.serving_url
+    with client(url, key, trust(wiring.settings, url)) as serving:
         models = wiring.registry.registered_models()
         champions = [model for _, model in sorted(models.items()) if Alias.CHAMPION in model.aliases]
         seen = [sentence for model in champions for sentence in _checked(wiring, serving, model)]
