@@ -63,6 +63,14 @@ class Station:
 
         await eventually(met, f"{model} is served")
 
+    async def becomes_ready(self) -> None:
+        """Wait until the server says that it is; that comes a moment after its models answer."""
+
+        async def met() -> bool:
+            return (await self.http.get("/v2/health/ready")).status_code == 200
+
+        await eventually(met, "ready")
+
     async def roll_back(self, **wish: object) -> httpx.Response:
         return await self.http.post("/api/v2/rollback", json={"model": "m", **wish}, headers=ADMIN)
 

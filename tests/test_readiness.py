@@ -23,13 +23,6 @@ async def ready(server: Station) -> tuple[int, dict[str, Any]]:
     return answer.status_code, answer.json()
 
 
-async def becomes_ready(server: Station) -> None:
-    async def is_ready() -> bool:
-        return (await ready(server))[0] == 200
-
-    await eventually(is_ready, "ready")
-
-
 @story
 async def test_server_waits_for_the_registry_when_it_never_read_it(home: Path, double: MlflowDouble) -> None:
     """And says what is wrong with it; it is alive all the same."""
@@ -41,7 +34,7 @@ async def test_server_waits_for_the_registry_when_it_never_read_it(home: Path, d
         assert "the registry: MLflow at" in body["waiting_for"][0]
         assert (await server.http.get("/v2/health/live")).json() == {"live": True}
         double.fault = None
-        await becomes_ready(server)
+        await server.becomes_ready()
 
 
 @story
@@ -65,7 +58,7 @@ async def test_server_is_ready_when_nothing_is_registered(home: Path, double: Ml
     """An empty registry that was read is a state."""
     double.models.clear()
     async with station(home, double) as server:
-        await becomes_ready(server)
+        await server.becomes_ready()
 
 
 @pytest.mark.parametrize("alias", ["champion", "challenger"])
@@ -76,14 +69,14 @@ async def test_server_is_ready_when_a_version_was_refused(
     """One bad version must not keep the other models from their traffic."""
     double.point("m", "2", alias)
     async with station(home, double) as server:
-        await becomes_ready(server)
+        await server.becomes_ready()
 
 
 @story
 async def test_server_stays_ready_whatever_comes_later(home: Path, double: MlflowDouble) -> None:
     """A background load or an outage of the registry never takes it back."""
     async with station(home, double) as server:
-        await becomes_ready(server)
+        await server.becomes_ready()
         double.fault = Fault(500)
         await server.turns()
         assert (await ready(server))[0] == 200
@@ -98,7 +91,7 @@ async def test_server_stays_ready_whatever_comes_later(home: Path, double: Mlflo
 async def test_server_is_not_ready_when_it_drains(home: Path, double: MlflowDouble) -> None:
     """Not-ready first, while what was accepted is still answered."""
     async with station(home, double) as server:
-        await becomes_ready(server)
+        await server.becomes_ready()
         server.server.readiness.is_draining = True
         assert await ready(server) == (
             503,

@@ -193,7 +193,7 @@ async def test_index_is_refused_when_its_options_are_no_object(
 async def test_server_answers_what_mlflows_own_does(home: Path, double: MlflowDouble) -> None:
     """Ping and health for its probes, the version its client asks for."""
     async with station(home, double) as server:
-        await server.serves("2")
+        await server.becomes_ready()
         for path in ("/ping", "/health"):
             answer = await server.http.get(path)
             assert (answer.status_code, answer.content) == (200, b"\n")

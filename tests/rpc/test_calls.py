@@ -51,6 +51,7 @@ async def test_server_tells_of_itself_and_its_models(home: Path, double: MlflowD
     async with station(home, double) as server, line_to(server) as line:
         await server.serves("2")
         await server.serves("1", address="shadow")
+        await server.becomes_ready()
         assert (await line.call("ServerLive")).live
         assert (await line.call("ServerReady")).ready
         assert [await line.health(service) for service in ("", "inference.GRPCInferenceService")] == [1, 1]
@@ -354,6 +355,7 @@ async def test_key_is_taken_from_either_header(home: Path, double: MlflowDouble)
             assert "key" in answer.error_message
         for metadata in (ADMIN, (("authorization", f"Bearer {KEY}"),)):
             assert (await line.send("ModelInfer", raw_request(), metadata=metadata)).model_version == "2"
+        await server.becomes_ready()
         assert await line.health() == 1
 
 
