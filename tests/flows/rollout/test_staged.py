@@ -15,7 +15,7 @@ from serving.core.model import Alias, Tag, VersionRef
 from serving.core.scored import Scored
 from serving.core.traffic import Split, read_tag, write_tag
 from serving.store import audit, changes, outbox, overrides, rollouts
-from serving.store.changes import ChangeIntent, Outcome
+from serving.store.changes import ChangeIntent
 from serving.store.overrides import Override
 from serving.store.rollouts import Command, Entry, Rollout, State
 from tests.flows.rollout.line import MODEL, Line
@@ -268,7 +268,7 @@ def test_rollout_goes_on_when_a_dead_one_writes_late(
     line.leases.release(lease)
 
     def arrive() -> None:
-        changes.settle(line.engine, change_id, Outcome.ABANDONED, "found open", now=line.clock.now())
+        changes.settle(line.engine, change_id, changes.Outcome.ABANDONED, "found open", now=line.clock.now())
         registrar.point(MODEL, "3")
 
     line.at["25 % observe"] = arrive
