@@ -24,6 +24,8 @@ from flows.health.functional import Measured, graded, unanswered
 from flows.health.labelled import Labelled, worse
 from flows.health.labelled import graded as graded_by_labels
 from flows.health.probe import Answered, Unanswered, ask, client
+from flows.health_tags import health_tagged
+from flows.trust import trust
 from flows.wiring import Wiring, wired
 from serving.core.errors import NotServed, RegistryUnavailable, SignalboxError
 from serving.core.health import Level, LevelReport, Status
@@ -58,17 +60,19 @@ def check_health() -> State[Any]:
 
 
 def checked(wiring: Wiring, only: str | None = None) -> list[str]:
-    """One sentence per model with a champion, or of that model alone.
+    """One sentence per model with a champion, or of that model alone; then one per health tag written.
 
     Raises `RegistryUnavailable` and `StoreUnavailable`.
     """
     key_file = wiring.settings.admin_key_file
     key = key_file.read_text().strip() if key_file.exists() else None
-    with client(wiring.settings.serving_url, key) as serving:
+    url = wiring.settings.serving_url
+    with client(url, key, trust(wiring.settings, url)) as serving:
         models = wiring.registry.registered_models()
         wanted = [model for name, model in sorted(models.items()) if only in (None, name)]
         champions = [model for model in wanted if Alias.CHAMPION in model.aliases]
-        return [sentence for model in champions for sentence in _checked(wiring, serving, model)]
+        seen = [sentence for model in champions for sentence in _checked(wiring, serving, model)]
+        return [*seen, *health_tagged(wiring, serving, champions)]
 
 
 def _checked(wiring: Wiring, serving: Any, model: RegisteredModel) -> Iterator[str]:

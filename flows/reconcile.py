@@ -162,7 +162,7 @@ def start_promotion(rollout: Rollout, wiring: Wiring) -> None:
 def _previous(wiring: Wiring, model: RegisteredModel) -> Iterator[str]:
     """Write `previous` after a move by hand for a server that died before it could; a living one does it."""
     latest = changes.latest(wiring.engine, model.name, Alias.CHAMPION)
-    if latest is None or not latest.out_of_band or latest.from_version is None:
+    if latest is None or not latest.out_of_band or None in (latest.from_version, latest.to_version):
         return
     laid = overrides.last_laid(wiring.engine, model.name, Alias.CHAMPION)
     is_failed = laid is not None and laid.not_version == latest.from_version

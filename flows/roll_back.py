@@ -22,6 +22,7 @@ from flows.rollout.descent import NoDescent, ends
 from flows.rollout.health import Answer, is_for_health
 from flows.rollout.retreat_parts import RetreatParts
 from flows.rollout.retreating import Outcome, work
+from flows.trust import trust
 from flows.wiring import Wiring, wired
 from serving.core.errors import (
     ChangeRefused,
@@ -161,12 +162,13 @@ def _asked_of_serving(
         "reason": f"{reason} ({actor})",
     }
     asked = {name: value for name, value in wish.items() if value is not None}
-    with serving_client(wiring.settings.serving_url, key) as serving:
+    url = wiring.settings.serving_url
+    with serving_client(url, key, trust(wiring.settings, url)) as serving:
         try:
             answer = serving.post("/api/v2/rollback", json=asked)
             told = answer.json()
         except (httpx.HTTPError, ValueError) as error:
-            return Failed(name="Unavailable", message=f"{wiring.settings.serving_url}: {error!r}")
+            return Failed(name="Unavailable", message=f"{url}: {error!r}")
     if answer.status_code != httpx.codes.ACCEPTED:
         return Failed(name="Refused", message=str(told.get("error", answer.text)))
     message = f"version {told['from']} → {told['to']}; rollback {told['rollback_id']}"

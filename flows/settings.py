@@ -71,6 +71,9 @@ class FlowSettings(StoreSettings):
     serving_url: str = Field(
         "http://127.0.0.1:8080", description="Where serving is reached; by default made from host and port."
     )
+    tls_certificate: Path | None = Field(
+        None, description="PEM file with the certificate chain; HTTP and gRPC then speak TLS alone."
+    )
     replica_urls: str = Field(
         "", description="Comma-separated URLs of further serving replicas, for emergency rollback."
     )
@@ -135,9 +138,11 @@ class FlowSettings(StoreSettings):
     @model_validator(mode="before")
     @classmethod
     def _serving_url_from_address(cls, values: dict[str, Any]) -> dict[str, Any]:
-        if not values.get("serving_url") and (values.get("host") or values.get("port")):
+        told = [values.get(name) for name in ("host", "port", "tls_certificate")]
+        if not values.get("serving_url") and any(told):
             host = reachable_host(str(values.get("host") or "127.0.0.1"))
-            values["serving_url"] = f"http://{host}:{values.get('port') or 8080}"
+            scheme = "https" if values.get("tls_certificate") else "http"
+            values["serving_url"] = f"{scheme}://{host}:{values.get('port') or 8080}"
         return values
 
     @field_validator("serving_url")

@@ -305,9 +305,7 @@ def _changes(ground: _Ground, versions: _Versions) -> _Changes:
     models, library, metrics = versions.models, versions.library, versions.metrics
     visibility = versions.visibility
     guard = Guard(registry, ground.engine, Leases(ground.engine, clock))
-    write_back = WriteBack(
-        guard, overrides, library, visibility, ledger, ground.holder, clock, ground.lead.is_mine
-    )
+    write_back = WriteBack(guard, overrides, library, visibility, ground.holder, clock, ground.lead.is_mine)
     stack.push_async_callback(write_back.close)
     announcer = _announcer(ground)
     swap_times = SwapTimes(metrics, clock)

@@ -66,7 +66,8 @@ class FollowedModel:
     window: AnswerWindow = field(default_factory=AnswerWindow)
     orphaned_since: datetime | None = None
     swapped_at: datetime | None = None
-    recorded_champion: str | None = None
+    # What each alias that people move named when that was last found on record.
+    recorded: dict[str, str | None] = field(default_factory=dict)
     is_rolling_back: bool = False
     alerted_for: VersionKey | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)

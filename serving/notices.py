@@ -64,15 +64,19 @@ def champion_orphaned(model: str, minutes: float) -> Notice:
     )
 
 
-def moved_by_hand(model: str, from_version: str | None, to_version: str) -> Notice:
+def moved_by_hand(
+    model: str, alias: str, from_version: str | None, to_version: str | None, follows_id: int
+) -> Notice:
+    """`follows_id` tells a move from an equal one after the alias was moved back."""
+    way = f"from {from_version or 'nothing'} to {to_version or 'nothing'}"
     return Notice(
         kind="out_of_band",
         severity=Severity.INFO,
-        title=f"champion of {model} was moved by hand from {from_version or 'nothing'} to {to_version}",
+        title=f"{alias} of {model} was moved by hand {way}",
         model=model,
         version=to_version,
-        facts={"from": from_version, "to": to_version},
-        dedup_key=f"out_of_band:{model}:{from_version}:{to_version}",
+        facts={"alias": alias, "from": from_version, "to": to_version},
+        dedup_key=f"out_of_band:{model}:{alias}:{follows_id}",
     )
 
 

@@ -3,8 +3,8 @@
 Of several workers the leading one writes to the registry; the others only keep their own books.
 
 After a rollback: `champion`, by a guarded write. After an ejection: no traffic tag, no `challenger`. After
-every change: `previous`. A move made by hand: one out-of-band record. Level-triggered: looked at after
-each turn, repeated until done.
+every change: `previous`. A move made by hand: one out-of-band record, by whichever worker is first.
+Level-triggered: looked at after each turn, repeated until done.
 """
 
 import asyncio
@@ -13,17 +13,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from enum import StrEnum
 
-from sqlalchemy import Engine
-
 from serving.core.clock import Clock
 from serving.core.errors import SignalboxError, StoreUnavailable
 from serving.core.model import Alias
 from serving.followed import FollowedModel
-from serving.ledger import Ledger
+from serving.hands import Found, explained, unrecorded
 from serving.library import Library
-from serving.notices import moved_by_hand
 from serving.overrides import Overrides
-from serving.store import changes
 from serving.store.follow_up import follow_up
 from serving.store.guard import Guard, Move, TrafficWish, Wish
 from serving.visibility import Visibility
@@ -38,6 +34,7 @@ class _Step(StrEnum):
     """Kinds of work that back off apart: an override's write must not wait for the books."""
 
     OVERRIDES = "overrides"
+    HANDS = "hands"
     BOOKS = "books"
     INTENTS = "intents"
 
@@ -51,7 +48,6 @@ class WriteBack:
         overrides: Overrides,
         library: Library,
         visibility: Visibility,
-        ledger: Ledger,
         holder: str,
         clock: Clock,
         leads: Callable[[], bool],
@@ -60,7 +56,6 @@ class WriteBack:
         self._overrides = overrides
         self._library = library
         self._visibility = visibility
-        self._ledger = ledger
         self._holder = holder
         self._clock = clock
         self._leads = leads
@@ -94,11 +89,9 @@ class WriteBack:
             return bool(self._override_wishes(model))
         if step is _Step.INTENTS:
             return self._must_settle(model)
-        return (
-            self._must_record(model)
-            or self._previous_wish(model) is not None
-            or self._must_warm_previous(model)
-        )
+        if step is _Step.HANDS:
+            return model.registered is not None and bool(unrecorded(model.registered, model.recorded))
+        return self._previous_wish(model) is not None or self._must_warm_previous(model)
 
     async def _tend(self, model: FollowedModel, due: list[_Step]) -> None:
         for step in due:
@@ -115,6 +108,8 @@ class WriteBack:
         match step:
             case _Step.OVERRIDES:
                 await self._tell_overrides(model)
+            case _Step.HANDS:
+                await self._record_hands(model)
             case _Step.BOOKS:
                 await self._keep_books(model)
             case _Step.INTENTS:
@@ -125,8 +120,6 @@ class WriteBack:
             await self._write(wish, preempt=True)
 
     async def _keep_books(self, model: FollowedModel) -> None:
-        if self._must_record(model):
-            await self._record_hand(model)
         if self._must_warm_previous(model):
             await self._warm_previous(model)
         if self._previous_wish(model) is not None:
@@ -170,18 +163,17 @@ class WriteBack:
                 self._guard.settle(model)
         self._settled.add(model)
 
-    def _must_record(self, model: FollowedModel) -> bool:
-        named = model.registered.aliases.get(Alias.CHAMPION) if model.registered else None
-        return named is not None and named != model.recorded_champion
-
-    async def _record_hand(self, model: FollowedModel) -> None:
-        named = model.registered.aliases.get(Alias.CHAMPION) if model.registered else None
-        if named is None:
+    async def _record_hands(self, model: FollowedModel) -> None:
+        if model.registered is None:
             return
-        by_hand = await self._ledger.call(lambda engine: _recorded_by_hand(engine, model.name, named))
-        model.recorded_champion = named
-        if model.watch is not None and model.watch.version == named:
-            model.watch = replace(model.watch, by_hand=by_hand)
+        for alias, named in unrecorded(model.registered, model.recorded):
+            writer = self._holder if self._leads() else None
+            found = await asyncio.to_thread(explained, self._guard, writer, model.name, alias, named)
+            if found is Found.UNSETTLED:
+                continue
+            model.recorded[alias] = named
+            if alias is Alias.CHAMPION and model.watch is not None and model.watch.version == named:
+                model.watch = replace(model.watch, by_hand=found is Found.HAND)
 
     def _override_wishes(self, model: FollowedModel) -> list[Wish | TrafficWish]:
         """What the registry does not know yet of overrides laid here."""
@@ -228,17 +220,3 @@ class WriteBack:
         log.info("registry_written wish=%s verdict=%s", wish, move.verdict)
         if not move.is_settled:
             raise StoreUnavailable(f"{wish} not written: {move.reason}")
-
-
-def _recorded_by_hand(engine: Engine, model: str, named: str) -> bool:
-    """Record a champion nobody announced; whether it was moved by hand."""
-    latest = changes.latest(engine, model, Alias.CHAMPION)
-    if latest is not None and latest.to_version == named:
-        return latest.out_of_band
-    if any(intent.to_version == named for intent in changes.open_intents(engine, model, Alias.CHAMPION)):
-        return False
-    from_version = latest.to_version if latest else None
-    follows_id = latest.id if latest else 0
-    notice = moved_by_hand(model, from_version, named)
-    changes.record_out_of_band(engine, model, Alias.CHAMPION, from_version, named, follows_id, notice)
-    return True

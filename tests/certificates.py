@@ -19,12 +19,13 @@ class Certificate:
     key: Path
 
 
-def self_signed(folder: Path) -> Certificate:
-    """Made for `localhost` and 127.0.0.1, valid for a day."""
+def self_signed(folder: Path, host: str = "localhost") -> Certificate:
+    """Made for `localhost` and 127.0.0.1, or for another host, valid for a day."""
     folder.mkdir(parents=True, exist_ok=True)
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    names = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
+    address = [x509.IPAddress(ip_address("127.0.0.1"))] if host == "localhost" else []
+    names = x509.SubjectAlternativeName([x509.DNSName(host), *address])
     now = datetime.now(UTC)
     certificate = (
         x509.CertificateBuilder()

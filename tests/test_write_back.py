@@ -1,12 +1,19 @@
 """What serving tells the registry and the store: `champion` after a rollback, `previous`, moves by hand."""
 
+import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from serving.core.clock import SystemClock
+from serving.store import changes
+from serving.store.changes import ChangeIntent, Outcome
+from serving.store.guard import Guard, Verdict, Wish
 from serving.store.leases import Leases
+from serving.store.outbox import recent
+from serving.store.registry import Registry, connect
+from serving.store.settings import StoreSettings
 from tests.mlflow_double import Fault, MlflowDouble
 from tests.models import onnx_adder
 from tests.station import Station, station
@@ -149,3 +156,86 @@ async def test_write_is_tried_again_until_the_registry_takes_it(home: Path, doub
         assert double.named("m") == "2"
         double.fault = None
         await server.names("1")
+
+
+@story
+@pytest.mark.parametrize("alias", ["challenger", "shadow"])
+async def test_every_alias_moved_by_hand_is_recorded_with_its_removal(
+    home: Path, double: MlflowDouble, alias: str
+) -> None:
+    """Setting it again after that is another choice."""
+    async with station(home, double) as server:
+        await Promotions(server).to("1")
+        for count, version in enumerate(("2", "3", None, "3"), 1):
+            double.point("m", version, alias)
+            await eventually(lambda n=count: len(server.changes(alias)) == n, "the move on record")  # type: ignore[misc]
+        await server.turns(3)
+        assert server.changes(alias) == [
+            (None, "2", True),
+            ("2", "3", True),
+            ("3", None, True),
+            (None, "3", True),
+        ]
+        titles = [row.notice.title for row in recent(server.engine, 100)]
+        assert f"{alias} of m was moved by hand from 3 to nothing" in titles
+        history = (await server.info())["history"]
+        assert [row["to"] for row in history if row["alias"] == alias] == ["3", None, "3", "2"]
+
+
+@story
+async def test_removal_of_the_champion_is_recorded_and_told_by_the_alert_alone(
+    home: Path, double: MlflowDouble
+) -> None:
+    async with station(home, double) as server:
+        await Promotions(server).to("1")
+        await eventually(lambda: len(server.changes()) == 1, "the first on record")
+        double.point("m", None)
+        await eventually(lambda: len(server.changes()) == 2, "the removal on record")
+        double.point("m", "1")
+        await eventually(lambda: len(server.changes()) == 3, "the return on record")
+        assert server.changes()[1:] == [("1", None, True), (None, "1", True)]
+        assert server.notices().count("out_of_band") == 2
+
+
+@story
+async def test_challenger_set_and_deleted_by_a_rollout_is_no_hands_move(
+    home: Path, double: MlflowDouble
+) -> None:
+    """Neither what is seen before its outcome is on record, nor what was read before a deletion."""
+    async with station(home, double) as server:
+        await Promotions(server).to("1")
+        leases = Leases(server.engine, SystemClock())
+        with connect(StoreSettings(home=home, mlflow_url=double.url)) as client:
+            guard = Guard(Registry(client, serves=lambda name: True), server.engine, leases)
+            with guard.holding("m", "promote:1") as lease:
+                for version in ("2", None) * 4:
+                    wish = Wish("m", "challenger", version, "ann", "rollout r")
+                    move = await asyncio.to_thread(guard.move, wish, lease)
+                    assert move.verdict is Verdict.APPLIED
+                await server.turns(3)
+        assert server.changes("challenger") == [(None, "2", False), ("2", None, False)] * 4
+
+
+@story
+async def test_late_write_of_a_dead_process_is_put_right_and_no_hands_choice(
+    home: Path, double: MlflowDouble
+) -> None:
+    """The rollout it belonged to was given up before it arrived."""
+    async with station(home, double) as server:
+        await Promotions(server).to("1", "2")
+        await server.names("1", "previous")
+        leases = Leases(server.engine, SystemClock())
+        lease = leases.preempt("model:m", "dead")
+        intent = ChangeIntent("m", "champion", "2", "3", lease.epoch, "ann", "rollout r")
+        change_id = changes.intend(server.engine, intent, lease)
+        changes.settle(server.engine, change_id, Outcome.ABANDONED, "found open")
+        double.point("m", "3")
+        await server.turns(2)
+        assert double.named("m") == "3"  # whoever holds the lease is to put it right
+        leases.release(lease)
+        await server.names("2")
+        await server.serves("2")
+        assert server.changes()[-1] == ("3", "2", False)
+        assert [move for move in server.changes() if move[1:] == ("3", True)] == []
+        [late] = [row for row in await server.audit("alias") if row["details"]["step"] == "late"]
+        assert late["details"]["change_id"] == change_id

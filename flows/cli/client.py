@@ -13,6 +13,7 @@ import httpx
 
 from flows.cli.errors import CommandFailed, Unreachable
 from flows.settings import FlowSettings, is_loopback, url_host
+from flows.trust import Trust, trust
 
 _TIMEOUT_SECONDS = 10.0
 
@@ -28,18 +29,20 @@ def read_admin_key(path: Path) -> str:
 class ServingClient:
     """Calls one serving process. A context manager; the connection closes with it."""
 
-    def __init__(self, url: str, key: str) -> None:
+    def __init__(self, url: str, key: str, verify: Trust = True) -> None:
         self.url = url
         self._client = httpx.Client(
             base_url=url,
             headers={"X-API-Key": key} if key else {},
             timeout=_TIMEOUT_SECONDS,
+            verify=verify,
             trust_env=not is_loopback(url_host(url)),
         )
 
     @classmethod
     def of(cls, settings: FlowSettings, url: str | None = None) -> Self:
-        return cls(url or settings.serving_url, read_admin_key(settings.admin_key_file))
+        url = url or settings.serving_url
+        return cls(url, read_admin_key(settings.admin_key_file), trust(settings, url))
 
     def __enter__(self) -> Self:
         return self

@@ -42,7 +42,8 @@ class SignalboxClient(BaseDeploymentClient):  # type: ignore[misc]  # MLflow shi
         super().__init__(target_uri)
         self._settings = FlowSettings()
         place = urlsplit(target_uri).netloc
-        self._url = f"http://{place}" if place else self._settings.serving_url
+        scheme = urlsplit(self._settings.serving_url).scheme
+        self._url = f"{scheme}://{place}" if place else self._settings.serving_url
 
     def create_deployment(
         self,

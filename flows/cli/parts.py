@@ -12,6 +12,7 @@ from flows.cli.ports import port_owner
 from flows.cli.probe import is_ready, probe_mlflow, probe_prefect, probe_serving
 from flows.cli.worker import worker_command, worker_is_ready
 from flows.settings import FlowSettings, is_loopback, url_host, url_port
+from flows.trust import trust
 
 # glibc keeps what a released model used unless large blocks are mapped on their own and trimmed early.
 SERVING_ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
@@ -72,13 +73,14 @@ def _prefect_obstacle(settings: FlowSettings) -> str:
 def _serving_obstacle(settings: FlowSettings) -> str:
     if settings.bind_port != url_port(settings.serving_url):
         return f"SIGNALBOX_PORT says {settings.bind_port} and SIGNALBOX_SERVING_URL does not: make them agree"
-    return _url_obstacle(settings.serving_url, "SIGNALBOX_SERVING_URL")
+    scheme = "http" if settings.tls_certificate is None else "https"
+    return _url_obstacle(settings.serving_url, "SIGNALBOX_SERVING_URL", scheme)
 
 
-def _url_obstacle(url: str, setting: str) -> str:
-    """A server started here speaks plain HTTP at the root of its port."""
-    plain = urlsplit(url).scheme == "http" and urlsplit(url).path in ("", "/")
-    return "" if plain else f"start it by hand, or set {setting} to a URL of the form http://host:port"
+def _url_obstacle(url: str, setting: str, scheme: str = "http") -> str:
+    """A server started here speaks at the root of its port, and plain HTTP unless it has a certificate."""
+    is_root = urlsplit(url).scheme == scheme and urlsplit(url).path in ("", "/")
+    return "" if is_root else f"start it by hand, or set {setting} to a URL of the form {scheme}://host:port"
 
 
 PARTS = (
@@ -117,7 +119,7 @@ PARTS = (
         url=lambda settings: settings.serving_url,
         command=lambda settings: list(SERVING_COMMAND),
         probe=probe_serving,
-        ready=lambda _, url: is_ready(url, "/v2/health/ready"),
+        ready=lambda settings, url: is_ready(url, "/v2/health/ready", trust(settings, url)),
         obstacle=_serving_obstacle,
         stop_seconds=45,
         environment=SERVING_ENVIRONMENT,

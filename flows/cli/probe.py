@@ -8,6 +8,8 @@ import httpx
 from flows.cli.client import read_admin_key
 from flows.cli.decision import Answer, Probe
 from flows.settings import FlowSettings, is_loopback, url_host
+from flows.trust import Trust, trust
+from serving.core.errors import SignalboxError
 from serving.store import orchestrator
 from serving.store.registry import connect
 
@@ -55,7 +57,8 @@ def probe_prefect(settings: FlowSettings) -> Probe:
 def probe_serving(settings: FlowSettings) -> Probe:
     """Healthy when it is alive and takes the admin key of this home."""
     try:
-        with _client(settings.serving_url) as client:
+        url = settings.serving_url
+        with _client(url, trust(settings, url)) as client:
             live = client.get("/v2/health/live")
             if live.status_code >= 500:
                 return Probe(Answer.UNHEALTHY, f"/v2/health/live answers {live.status_code}")
@@ -63,14 +66,14 @@ def probe_serving(settings: FlowSettings) -> Probe:
                 return Probe(Answer.FOREIGN, f"/v2/health/live answers {live.status_code}")
             key = {"X-API-Key": read_admin_key(settings.admin_key_file)}
             return _key_answer(client.get("/api/v2/audit", params={"limit": 1}, headers=key))
-    except (httpx.HTTPError, OSError) as error:
+    except (httpx.HTTPError, OSError, SignalboxError) as error:
         return silence(error)
 
 
-def is_ready(url: str, path: str) -> bool:
+def is_ready(url: str, path: str, verify: Trust = True) -> bool:
     """Whether `path` of a started part answers 200."""
     try:
-        with _client(url) as client:
+        with _client(url, verify) as client:
             return client.get(path).status_code == 200
     except (httpx.HTTPError, OSError):
         return False
@@ -105,8 +108,9 @@ def _key_answer(answer: httpx.Response) -> Probe:
     return Probe(Answer.FOREIGN, f"/api/v2/audit answers {answer.status_code}")
 
 
-def _client(url: str) -> httpx.Client:
-    return httpx.Client(base_url=url, timeout=_TIMEOUT_SECONDS, trust_env=not is_loopback(url_host(url)))
+def _client(url: str, verify: Trust) -> httpx.Client:
+    is_near = is_loopback(url_host(url))
+    return httpx.Client(base_url=url, timeout=_TIMEOUT_SECONDS, verify=verify, trust_env=not is_near)
 
 
 def _is_object(answer: httpx.Response) -> bool:

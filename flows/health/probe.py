@@ -1,8 +1,9 @@
 """Asks the serving process itself, over the protocol every client uses."""
 
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 import httpx
@@ -30,10 +31,12 @@ class Unanswered:
     is_down: bool
 
 
-def client(url: str, key: str | None) -> httpx.Client:
-    """A client of one serving process."""
+def client(url: str, key: str | None, verify: ssl.SSLContext | Literal[True] = True) -> httpx.Client:
+    """A client of one serving process, whose certificate `verify` trusts."""
     headers = {"X-API-Key": key} if key else {}
-    return httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT_SECONDS, trust_env=False)
+    return httpx.Client(
+        base_url=url, headers=headers, timeout=_TIMEOUT_SECONDS, verify=verify, trust_env=False
+    )
 
 
 def ask(serving: httpx.Client, model: str, inputs: Mapping[str, Array]) -> Answered | Unanswered:

@@ -1,7 +1,8 @@
 """Whether two versions tell callers the same: paired disagreement on the same inputs, without labels.
 
 Labels may differ on a share of the rows, numbers by a share of their own size; which of the two an answer
-is, the model's type says, and without one the answers themselves: several columns have a largest one.
+is, the model's type says, and without one its first output: one float per row is a number, several columns
+have a largest one. An output that is only one of the two is judged as that, whatever the model is.
 """
 
 from collections.abc import Iterator
@@ -37,17 +38,22 @@ def measure(pairs: Tally, policy: JudgePolicy, kind: Kind | None) -> Measurement
 
 
 def _findings(pairs: Tally, policy: JudgePolicy, kind: Kind | None) -> Iterator[_Finding]:
-    has_labels = any(output.labels for output in pairs.outputs.values())
-    by_labels = has_labels if kind is None else kind.has_labels and has_labels
+    by_labels = _says_labels(pairs) if kind is None else kind.has_labels
     for name, output in pairs.outputs.items():
-        if by_labels and output.labels:
+        if output.labels and (by_labels or not output.elements):
             yield _share(name, "labels", output.labels_differing, output.labels, pairs.pairs, policy)
-        elif not by_labels and output.elements:
+        elif output.elements:
             yield _numbers(name, output, policy)
         if output.elements or output.non_finite:
             whole = output.elements + output.non_finite
             yield _share(name, "not finite", output.non_finite, whole, pairs.pairs, policy)
         yield _share(name, "incomparable", output.incomparable, pairs.pairs, pairs.pairs, policy)
+
+
+def _says_labels(pairs: Tally) -> bool:
+    """Whether an untyped model is a classifier, by the first output it declares."""
+    first = next(iter(pairs.outputs.values()), None)
+    return first is not None and bool(first.labels)
 
 
 def _share(name: str, noun: str, hits: int, trials: int, pairs: int, policy: JudgePolicy) -> _Finding:

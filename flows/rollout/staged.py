@@ -5,7 +5,7 @@ traffic tag, its withdrawal at every end. A registry that is away is asked again
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from flows.rollout import plan, rollbacks, verify
@@ -146,7 +146,16 @@ class StagedPromotion(DirectPromotion):
             log.warning("registry_away rollout=%s reason=%s", self._rollout.id, error)
             return None
         aliases = model.aliases
+        if self._is_undone(Alias.CHAMPION, aliases) or self._is_undone(Alias.CHALLENGER, aliases):
+            return None
         return Named(aliases.get(Alias.CHAMPION), aliases.get(Alias.CHALLENGER), model.tags.get(Tag.TRAFFIC))
+
+    def _is_undone(self, alias: Alias, aliases: Mapping[str, str]) -> bool:
+        """Whether a dead process's late write had to be put right, which is nobody's choice: look again."""
+        guard, model = self._parts.guard, self._subject.model
+        if guard.late_write(model, alias, aliases.get(alias)) is None:
+            return False
+        return guard.put_right(model, alias, self._keeper.lease) is not None
 
     def _judged(self) -> Judgement | None:
         """The judgement on the present stage; None before its split was seen to hold."""

@@ -204,7 +204,7 @@ class Example:
 
 @dataclass(slots=True)
 class Tally:
-    """Many pairs of answers of one champion and one other version.
+    """Many pairs of answers of one champion and one other version; `outputs` as the champion declares them.
 
     `failed` counts copies that the version which got them did not answer; they are no pairs. Times are
     from asking a version to its answer, its queue included.
@@ -262,7 +262,8 @@ class Tally:
             "other_seconds": self.other_seconds,
             "champion_times": self.champion_times.as_json(),
             "other_times": self.other_times.as_json(),
-            "outputs": {name: output.as_json() for name, output in self.outputs.items()},
+            # Pairs, because the order in which a model declares them tells, and stored objects are sorted.
+            "outputs": [[name, output.as_json()] for name, output in self.outputs.items()],
             "examples": [[e.request_id, e.at, e.summary] for e in self.examples],
         }
 
@@ -273,7 +274,8 @@ class Tally:
                 **raw,
                 "champion_times": Magnitudes.from_json(raw["champion_times"]),
                 "other_times": Magnitudes.from_json(raw["other_times"]),
-                "outputs": {name: OutputTally.from_json(output) for name, output in raw["outputs"].items()},
+                # `dict`: minutes of an earlier release are objects.
+                "outputs": {n: OutputTally.from_json(output) for n, output in dict(raw["outputs"]).items()},
                 "examples": [Example(*example) for example in raw["examples"]],
             }
         )

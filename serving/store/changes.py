@@ -9,14 +9,14 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, insert, select, update
+from sqlalchemy import Connection, Engine, Row, func, insert, or_, select, update
 
 from serving.core.errors import ChangeRefused
 from serving.core.model import Tag
 from serving.store import audit, outbox, schema
 from serving.store.audit import AuditEntry
 from serving.store.database import insert_new, reading, writing
-from serving.store.leases import Lease, fence
+from serving.store.leases import Lease, fence, hold
 from serving.store.outbox import Notice
 from serving.store.text import JsonValue, read_optional_time, read_time, time_text
 
@@ -30,6 +30,9 @@ class Outcome(StrEnum):
     APPLIED = "applied"
     FAILED = "failed"
     SUPERSEDED = "superseded"
+    # Left open by a process that died, and not seen in the registry when somebody took over: of all intents
+    # that came to nothing the only ones whose write may still arrive.
+    ABANDONED = "abandoned"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +108,9 @@ def settle_late(engine: Engine, change_id: int, evidence: str) -> None:
     """Record that an intent was carried out when others had gone on; audited also where it was settled."""
     at = datetime.now(UTC)
     values = {"outcome": str(Outcome.SUPERSEDED), "evidence": evidence, "settled_at": time_text(at)}
+    is_undecided = or_(_table.c.outcome.is_(None), _table.c.outcome == str(Outcome.ABANDONED))
     with writing(engine) as connection:
-        is_open = (_table.c.id == change_id, _table.c.outcome.is_(None))
+        is_open = (_table.c.id == change_id, is_undecided)
         connection.execute(update(_table).where(*is_open).values(values))
         _audit(connection, _row(connection, change_id), "late", at, {"evidence": evidence})
 
@@ -136,6 +140,22 @@ def open_intents(engine: Engine, model: str | None = None, alias: str | None = N
         return [_recorded(row) for row in connection.execute(query)]
 
 
+def abandoned(
+    engine: Engine, model: str, alias: str, to_version: str | None, since: datetime
+) -> RecordedChange | None:
+    """The intent of a dead process to this version, given up since then, that nobody has carried out."""
+    # SQLAlchemy writes `== None` as IS NULL.
+    same = (_table.c.model == model, _table.c.alias == alias, _table.c.to_version == to_version)
+    given_up = (_table.c.outcome == str(Outcome.ABANDONED), _table.c.settled_at >= time_text(since))
+    query = select(_table).where(*same, *given_up).order_by(_table.c.id.desc()).limit(1)
+    with reading(engine) as connection:
+        if (row := connection.execute(query).one_or_none()) is None:
+            return None
+        carried_out = (*same, _table.c.id > row.id, _table.c.outcome == str(Outcome.APPLIED))
+        is_spent = connection.execute(select(_table.c.id).where(*carried_out).limit(1)).first() is not None
+    return None if is_spent else _recorded(row)
+
+
 def latest(engine: Engine, model: str, alias: str) -> RecordedChange | None:
     """The last change of an alias that took place: an applied intent or an out-of-band record."""
     took_place = (_table.c.model == model, _table.c.alias == alias, _table.c.outcome == str(Outcome.APPLIED))
@@ -146,10 +166,10 @@ def latest(engine: Engine, model: str, alias: str) -> RecordedChange | None:
 
 
 def named_at(engine: Engine, model: str, alias: str, moment: datetime) -> RecordedChange | None:
-    """The last change of an alias that had taken place by a moment; None where none is on record."""
+    """The last change that had an alias name a version by a moment; None where none is on record."""
     took_place = (_table.c.model == model, _table.c.alias == alias, _table.c.outcome == str(Outcome.APPLIED))
-    by_then = _table.c.settled_at <= time_text(moment)
-    query = select(_table).where(*took_place, by_then).order_by(_table.c.id.desc()).limit(1)
+    by_then = (_table.c.settled_at <= time_text(moment), _table.c.to_version.is_not(None))
+    query = select(_table).where(*took_place, *by_then).order_by(_table.c.id.desc()).limit(1)
     with reading(engine) as connection:
         row = connection.execute(query).one_or_none()
     return None if row is None else _recorded(row)
@@ -175,7 +195,9 @@ def record_out_of_band(
 ) -> bool:
     """Record a change somebody made in the registry, with its notice; True for the first recorder only.
 
-    `follows_id` is the id of the latest change on record, 0 where there is none.
+    `follows_id` is the id of the change that was the latest on record before the registry was read, 0 where
+    there was none. False also where that is the latest no more, or where an open intent tells of this
+    version: what was read then is one of our own changes, or older than one.
     """
     at = now or datetime.now(UTC)
     values = {
@@ -192,6 +214,12 @@ def record_out_of_band(
     }
     mine = (_table.c.model == model, _table.c.alias == alias, _table.c.follows_id == follows_id)
     with writing(engine) as connection:
+        hold(connection, f"model:{model}")  # nobody begins a change meanwhile
+        if (
+            _is_ours(connection, model, alias, to_version)
+            or _latest_id(connection, model, alias) != follows_id
+        ):
+            return False
         if not insert_new(connection, _table, values):
             return False
         if notice is not None:
@@ -199,6 +227,18 @@ def record_out_of_band(
         row = connection.execute(select(_table).where(*mine)).one()
         _audit(connection, row, "observed", at, {"out_of_band": True, "follows_id": follows_id})
     return True
+
+
+def _is_ours(connection: Connection, model: str, alias: str, version: str | None) -> bool:
+    """Whether an open intent leads to this version, or away from it."""
+    query = select(_table).where(_table.c.model == model, _table.c.alias == alias, _table.c.outcome.is_(None))
+    return any(version in (row.from_version, row.to_version) for row in connection.execute(query))
+
+
+def _latest_id(connection: Connection, model: str, alias: str) -> int:
+    took_place = (_table.c.model == model, _table.c.alias == alias, _table.c.outcome == str(Outcome.APPLIED))
+    found = connection.execute(select(func.max(_table.c.id)).where(*took_place)).scalar()
+    return int(found or 0)
 
 
 def _values(intent: ChangeIntent, at: datetime) -> dict[str, Any]:

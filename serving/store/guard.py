@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from enum import StrEnum
 
 from sqlalchemy import Engine
@@ -22,6 +23,8 @@ from serving.store.registry import Registry
 log = logging.getLogger(__name__)
 
 NEEDED_LEASE_SECONDS = 10.0
+# How long after a take-over a write of the dead holder may still arrive; later it is a hand's choice.
+LATE_WRITE = timedelta(seconds=60)
 
 
 class Verdict(StrEnum):
@@ -94,7 +97,7 @@ class Guard:
 
     def __init__(self, registry: Registry, engine: Engine, leases: Leases) -> None:
         self._registry = registry
-        self._engine = engine
+        self.engine = engine
         self._leases = leases
 
     @contextmanager
@@ -126,7 +129,7 @@ class Guard:
 
     def has_open(self, model: str) -> bool:
         """Whether an intent waits for its outcome: somebody is at it, or died."""
-        return bool(changes.open_intents(self._engine, model))
+        return bool(changes.open_intents(self.engine, model))
 
     def settle(self, model: str) -> None:
         """Give what dead processes left open the outcome the registry shows.
@@ -134,7 +137,7 @@ class Guard:
         Hold the model's lease: then nobody is between an intent and its outcome. Raises
         `RegistryUnavailable` or `NotServed` where it cannot be read.
         """
-        for intent in changes.open_intents(self._engine, model):
+        for intent in changes.open_intents(self.engine, model):
             is_tag = intent.alias == Tag.TRAFFIC
             named = (
                 self._registry.tag(model, Tag.TRAFFIC)
@@ -142,6 +145,31 @@ class Guard:
                 else self._registry.alias(model, intent.alias)
             )
             self._conclude(intent, named)
+
+    def named(self, model: str, alias: str) -> str | None:
+        """What an alias names now. Raises `RegistryUnavailable` or `NotServed`."""
+        return self._registry.alias(model, alias)
+
+    def late_write(self, model: str, alias: str, seen: str | None) -> RecordedChange | None:
+        """The intent of a dead process whose write came after a take-over, where that is what is seen."""
+        latest = changes.latest(self.engine, model, alias)
+        if latest is not None and latest.to_version == seen:
+            return None
+        since = self._leases.clock.now() - LATE_WRITE
+        return changes.abandoned(self.engine, model, alias, seen, since)
+
+    def put_right(self, model: str, alias: str, lease: Lease) -> Move | None:
+        """Undo a late write of a dead process that the registry shows; None where it shows none.
+
+        Raises as `move` does.
+        """
+        entry = self._alias_of(Wish(model, alias, None, lease.holder, ""))
+        try:
+            seen = entry.read()
+        except (RegistryUnavailable, NotServed) as error:
+            return Move(Verdict.FAILED, None, str(error))
+        late = self.late_write(model, alias, seen)
+        return None if late is None else self._undo(entry, late, lease)
 
     def _alias_of(self, wish: Wish) -> _Entry:
         model, alias = wish.model, wish.alias
@@ -171,6 +199,13 @@ class Guard:
         if renewed is None:
             return Move(Verdict.LEASE_LOST, seen, "somebody took over the lease")
         self._settle_open(wish, seen)
+        if (late := self.late_write(wish.model, wish.alias, seen)) is not None:
+            if seen == wish.to_version:  # wanted after all, and from now on recorded as ours
+                return self._write(entry, seen, renewed)
+            undone = self._undo(entry, late, renewed)
+            if undone.verdict is not Verdict.APPLIED:
+                return undone
+            seen = undone.seen
         if seen == wish.to_version:
             return Move(Verdict.ALREADY, seen, "the registry names it already")
         if wish.only_from is not None and seen not in wish.only_from:
@@ -189,20 +224,20 @@ class Guard:
         intent = ChangeIntent(
             wish.model, wish.alias, seen, wish.to_version, lease.epoch, wish.actor, wish.reason
         )
-        change_id = changes.intend(self._engine, intent, lease)
+        change_id = changes.intend(self.engine, intent, lease)
         problem = _attempt(entry)
         try:
             now_named = entry.read()
         except (RegistryUnavailable, NotServed) as error:
             return Move(Verdict.UNKNOWN, None, f"could not read back: {error}")
         if now_named == wish.to_version:
-            if (newer := changes.after(self._engine, change_id)) is not None:
+            if (newer := changes.after(self.engine, change_id)) is not None:
                 return self._put_back(entry, change_id, newer)
-            changes.settle(self._engine, change_id, Outcome.APPLIED, "read back")
+            changes.settle(self.engine, change_id, Outcome.APPLIED, "read back")
             return Move(Verdict.APPLIED, now_named, wish.reason)
         outcome = Outcome.FAILED if now_named == seen else Outcome.SUPERSEDED
         evidence = problem or f"the registry names {now_named or 'nothing'} after the write"
-        changes.settle(self._engine, change_id, outcome, evidence)
+        changes.settle(self.engine, change_id, outcome, evidence)
         return Move(Verdict(outcome.value), now_named, evidence)
 
     def _put_back(self, entry: _Entry, change_id: int, newer: RecordedChange) -> Move:
@@ -214,18 +249,32 @@ class Guard:
         if problem is not None:
             reason = f"it came after change {newer.id}, which could not be put back: {problem}"
         log.warning("late_write wish=%s reason=%s", wish, reason)
-        changes.settle_late(self._engine, change_id, reason)
+        changes.settle_late(self.engine, change_id, reason)
         return Move(Verdict.SUPERSEDED if problem is None else Verdict.UNKNOWN, newer.to_version, reason)
+
+    def _undo(self, entry: _Entry, late: RecordedChange, lease: Lease) -> Move:
+        """Write back what was applied last, and the late write's end into its own record."""
+        latest = changes.latest(self.engine, late.model, late.alias)
+        back = latest.to_version if latest is not None else late.from_version
+        reason = f"stale write of change {late.id} by {late.actor} put right"
+        wish = Wish(late.model, late.alias, back, lease.holder, reason)
+        move = self._write(replace(entry, wish=wish), late.to_version, lease)
+        log.warning("stale_write wish=%s verdict=%s", wish, move.verdict)
+        if move.verdict is Verdict.APPLIED:
+            written = f"it came after the take-over; {back or 'nothing'} was written back"
+            changes.settle_late(self.engine, late.id, written)
+        return move
 
     def _settle_open(self, wish: Wish, seen: str | None) -> None:
         """Give intents that a dead process left open the outcome the registry shows."""
-        for intent in changes.open_intents(self._engine, wish.model, wish.alias):
+        for intent in changes.open_intents(self.engine, wish.model, wish.alias):
             self._conclude(intent, seen)
 
     def _conclude(self, intent: RecordedChange, seen: str | None) -> None:
-        outcome = Outcome.APPLIED if seen == intent.to_version else Outcome.FAILED
+        outcome = Outcome.APPLIED if seen == intent.to_version else Outcome.ABANDONED
         log.warning("intent_settled_late id=%d outcome=%s", intent.id, outcome)
-        changes.settle(self._engine, intent.id, outcome, f"found open; the registry names {seen}")
+        evidence = f"found open; the registry names {seen}"
+        changes.settle(self.engine, intent.id, outcome, evidence, now=self._leases.clock.now())
 
 
 def _attempt(entry: _Entry) -> str | None:

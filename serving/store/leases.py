@@ -66,14 +66,14 @@ class Leases:
 
     def __init__(self, engine: Engine, clock: Clock, takeover_seconds: float = 30.0) -> None:
         self._engine = engine
-        self._clock = clock
+        self.clock = clock
         self._takeover_seconds = takeover_seconds
         self._lock = threading.Lock()
         self._sightings: dict[str, _Sighting] = {}
 
     def acquire(self, resource: str, holder: str) -> Lease | Held:
         """Take a lease that is free or abandoned; otherwise note its beat and say who holds it."""
-        started = self._clock.monotonic()
+        started = self.clock.monotonic()
         with writing(self._engine) as connection:
             if self._create(connection, resource, holder):
                 return Lease(resource, holder, 1, 0, started)
@@ -86,7 +86,7 @@ class Leases:
 
     def renew(self, lease: Lease) -> Lease | Lost:
         """Show that the holder lives."""
-        started = self._clock.monotonic()
+        started = self.clock.monotonic()
         with writing(self._engine) as connection:
             beaten = connection.execute(
                 update(_table).where(*_is_current(lease)).values(beat=_table.c.beat + 1)
@@ -105,7 +105,7 @@ class Leases:
 
     def preempt(self, resource: str, holder: str) -> Lease:
         """Take the lease from whoever has it, by raising the epoch."""
-        started = self._clock.monotonic()
+        started = self.clock.monotonic()
         with writing(self._engine) as connection:
             if self._create(connection, resource, holder):
                 return Lease(resource, holder, 1, 0, started)
@@ -115,10 +115,10 @@ class Leases:
 
     def seconds_left(self, lease: Lease) -> float:
         """How long no contender can have taken the lease over; a pre-emption shows only in `fence`."""
-        return self._takeover_seconds - (self._clock.monotonic() - lease.renewed_monotonic)
+        return self._takeover_seconds - (self.clock.monotonic() - lease.renewed_monotonic)
 
     def _create(self, connection: Connection, resource: str, holder: str) -> bool:
-        since = time_text(self._clock.now())
+        since = time_text(self.clock.now())
         values = {"resource": resource, "holder": holder, "epoch": 1, "beat": 0, "since": since}
         return insert_new(connection, _table, values)
 
@@ -129,7 +129,7 @@ class Leases:
             _table.c.epoch == seen.epoch,
             _table.c.beat == seen.beat,
         )
-        values = {"holder": holder, "epoch": seen.epoch + 1, "beat": 0, "since": time_text(self._clock.now())}
+        values = {"holder": holder, "epoch": seen.epoch + 1, "beat": 0, "since": time_text(self.clock.now())}
         return connection.execute(update(_table).where(*unchanged).values(values)).rowcount == 1
 
     def _seen_seconds(self, row: Row[Any], started: float) -> float:
@@ -139,7 +139,7 @@ class Leases:
             seen = self._sightings.get(row.resource)
             if seen is not None and (seen.holder, seen.epoch, seen.beat) == (row.holder, row.epoch, row.beat):
                 return started - seen.first_seen
-            now = self._clock.monotonic()
+            now = self.clock.monotonic()
             self._sightings[row.resource] = _Sighting(row.holder, row.epoch, row.beat, now)
             return 0.0
 
@@ -156,6 +156,11 @@ def fence(connection: Connection, lease: Lease) -> None:
         "look at the present state and start again if the change is still wanted",
         holder=holder,
     )
+
+
+def hold(connection: Connection, resource: str) -> None:
+    """Let nobody take a lease of this resource, or write under one, until the commit."""
+    connection.execute(_row_query(resource)).one_or_none()
 
 
 def _is_current(lease: Lease) -> tuple[Any, Any, Any]:

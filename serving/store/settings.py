@@ -36,7 +36,7 @@ class StoreSettings(BaseSettings):
         None, description="`user:password` of a Prefect server with basic authentication."
     )
     ca_bundle: Path | None = Field(
-        None, description="CA certificates to trust for HTTPS to MLflow and Prefect."
+        None, description="CA certificates to trust for HTTPS to MLflow, Prefect and serving."
     )
     models: str = Field("*", description="Comma-separated name globs: which registered models are served.")
     model_folders: str = Field(

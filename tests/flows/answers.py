@@ -1,12 +1,15 @@
 """A tiny HTTP server that gives prepared answers, for clients whose server would be costly to start."""
 
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.certificates import Certificate
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +33,13 @@ class Answers:
 
 
 @contextmanager
-def answering(answer: Callable[[Asked], tuple[int, Any]]) -> Iterator[Answers]:
-    """Serve on a free loopback port until the block ends. A text body is sent as it is, others as JSON."""
+def answering(
+    answer: Callable[[Asked], tuple[int, Any]], certificate: Certificate | None = None
+) -> Iterator[Answers]:
+    """Serve on a free loopback port until the block ends, over TLS if with a certificate.
+
+    A text body is sent as it is, others as JSON.
+    """
     answers = Answers(answer)
 
     class Respond(BaseHTTPRequestHandler):
@@ -55,6 +63,11 @@ def answering(answer: Callable[[Asked], tuple[int, Any]]) -> Iterator[Answers]:
     server.block_on_close = True
     answers.port = int(server.server_address[1])
     answers.url = f"http://127.0.0.1:{answers.port}"
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate.certificate, certificate.key)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        answers.url = f"https://127.0.0.1:{answers.port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:

@@ -24,7 +24,7 @@ from serving.store.labels import Joined
 from serving.store.leases import Leases
 from serving.store.registry import Registry, connect
 from tests.flows.answers import Answers, Asked, answering
-from tests.mlflow_double import MlflowDouble
+from tests.mlflow_double import Fault, MlflowDouble
 
 LABELS = [0, 1, 1, 0]
 RIGHT = [[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [1.0, 0.0]]
@@ -37,12 +37,29 @@ class Served:
     def __init__(self) -> None:
         self.output: Any = RIGHT
         self.status = 200
+        self.basic = Status.UNKNOWN
+        self.health_status = 200
 
-    def answer(self, _: Asked) -> tuple[int, Any]:
+    def answer(self, asked: Asked) -> tuple[int, Any]:
+        if asked.path == "/api/v2/model-health":
+            return self.health_status, {"models": [self.health()]}
         array = np.asarray(self.output)
         output = {"name": "y", "datatype": "FP32", "shape": array.shape, "data": array.ravel().tolist()}
         told = {"model_version": "1", "parameters": {"variant": "champion"}, "outputs": [output]}
         return self.status, told if self.status == 200 else {"error": "it raised"}
+
+    def health(self) -> dict[str, Any]:
+        at = ManualClock().now().isoformat()
+        basic = {"status": str(self.basic), "message": "m", "checked_at": at}
+        unknown = {"status": "unknown", "message": "", "checked_at": None}
+        return {
+            "model": "digits",
+            "version": "1",
+            "levels": {
+                "basic": basic if self.basic is not Status.UNKNOWN else unknown,
+                "operational": unknown,
+            },
+        }
 
 
 @pytest.fixture
@@ -81,6 +98,11 @@ def declare(double: MlflowDouble, model: str, folder: Path) -> None:
     double.models[model].tags[Tag.EVALUATION_SET] = f"mlflow-artifacts:/{model}/1/evaluation.npz"
 
 
+def measured(wiring: Wiring) -> list[str]:
+    """What is said of levels, not of tags."""
+    return [sentence for sentence in checked(wiring) if ": health of version" not in sentence]
+
+
 def level(wiring: Wiring) -> tuple[Status, str | None]:
     [stored] = levels.all_levels(wiring.engine)
     return stored.report.status, stored.version
@@ -88,9 +110,9 @@ def level(wiring: Wiring) -> tuple[Status, str | None]:
 
 def test_level_is_healthy_when_the_answers_are_right(wiring: Wiring, serving: Answers) -> None:
     """Asked over the protocol every client uses; the first result is the baseline."""
-    assert checked(wiring) == ["digits: healthy, accuracy 1.000 on 4 declared rows"]
+    assert measured(wiring) == ["digits: healthy, accuracy 1.000 on 4 declared rows"]
     assert level(wiring) == (Status.HEALTHY, "1")
-    [asked] = serving.asked
+    asked, _ = serving.asked
     assert asked.path == "/v2/models/digits/infer"
     assert asked.body["inputs"][0]["shape"] == [4, 3]
 
@@ -134,7 +156,7 @@ def test_level_is_not_measured_when_the_model_is_no_classifier(
     served.output = output
     if model_type is not None:
         double.models["digits"].tags[Tag.MODEL_TYPE] = model_type
-    assert checked(wiring) == ["digits: not measured, only a classifier has an accuracy"]
+    assert measured(wiring) == ["digits: not measured, only a classifier has an accuracy"]
     assert levels.all_levels(wiring.engine) == []
 
 
@@ -145,7 +167,7 @@ def test_others_are_measured_when_one_set_cannot_be_used(
     double.models["a-broken-one"].tags[Tag.EVALUATION_SET] = "mlflow-artifacts:/digits/1/none.npz"
     double.add("undeclared", tmp_path)
     double.point("undeclared", "1")
-    first, *others = checked(wiring)
+    first, *others = measured(wiring)
     assert first.startswith("a-broken-one: not measured, there is no evaluation set at")
     assert others == [
         "digits: healthy, accuracy 1.000 on 4 declared rows",
@@ -158,7 +180,7 @@ def test_level_is_not_measured_when_the_answer_does_not_fit_the_labels(
 ) -> None:
     """One model's odd output ends nobody else's check."""
     served.output = [[1.0, 0.0]]
-    [sentence] = checked(wiring)
+    [sentence] = measured(wiring)
     assert sentence == "digits: not measured, the output has shape [1, 2] for 4 rows"
 
 
@@ -184,13 +206,13 @@ def test_level_follows_labels_when_there_are_enough(wiring: Wiring, served: Serv
     clock = wiring.clock
     assert isinstance(clock, ManualClock)
     label(wiring, 49, 49, "few")
-    assert checked(wiring) == ["digits: healthy, accuracy 1.000 on 4 declared rows"]
+    assert measured(wiring) == ["digits: healthy, accuracy 1.000 on 4 declared rows"]
     label(wiring, 1, 1, "enough")
-    [sentence] = checked(wiring)
+    [sentence] = measured(wiring)
     assert sentence.endswith("live accuracy 1.000 on 50 labelled answers")
     clock.advance(2 * 3600)
     label(wiring, 30, 60, "worse")
-    [sentence] = checked(wiring)
+    [sentence] = measured(wiring)
     assert "digits: critical" in sentence
     assert "live accuracy 0.500 on 60 labelled answers, 0.500 below its first" in sentence
     assert [row.notice.kind for row in outbox.recent(wiring.engine, 10)] == ["health_critical"]
@@ -199,7 +221,67 @@ def test_level_follows_labels_when_there_are_enough(wiring: Wiring, served: Serv
 def test_labels_alone_make_a_level_when_no_set_is_declared(wiring: Wiring, double: MlflowDouble) -> None:
     """As for a model of which nothing but its traffic is known."""
     del double.models["digits"].tags[Tag.EVALUATION_SET]
-    assert checked(wiring) == ["digits: no evaluation set is declared"]
+    assert measured(wiring) == ["digits: no evaluation set is declared"]
     label(wiring, 45, 50, "some")
-    assert checked(wiring) == ["digits: healthy, live accuracy 0.900 on 50 labelled answers"]
+    assert measured(wiring) == ["digits: healthy, live accuracy 0.900 on 50 labelled answers"]
     assert level(wiring) == (Status.HEALTHY, "1")
+
+
+def tag(double: MlflowDouble) -> str | None:
+    return double.models["digits"].versions["1"].tags.get(Tag.HEALTH)
+
+
+def tag_writes(double: MlflowDouble) -> int:
+    return sum("model-versions/set-tag" in call for call in double.seen)
+
+
+@pytest.mark.parametrize(
+    ("basic", "output", "status"),
+    [
+        (Status.HEALTHY, RIGHT, "healthy"),
+        (Status.HEALTHY, [*RIGHT[:3], WRONG[3]], "warning"),
+        (Status.CRITICAL, RIGHT, "critical"),
+    ],
+)
+def test_version_shows_its_health_in_the_registry(
+    wiring: Wiring, served: Served, double: MlflowDouble, basic: Status, output: Any, status: str
+) -> None:
+    """The worst of serving's levels and the flows'; written again only when it changed."""
+    served.basic, served.output = basic, output
+    assert f"digits: health of version 1 is {status}, was not told" in checked(wiring)
+    checked(wiring)
+    assert (tag(double), tag_writes(double)) == (status, 1)
+    served.basic, served.output = Status.WARNING, RIGHT
+    checked(wiring)
+    assert tag(double) == "warning"
+    assert tag_writes(double) == (1 if status == "warning" else 2)
+
+
+def test_tag_stays_when_nothing_was_measured(wiring: Wiring, served: Served, double: MlflowDouble) -> None:
+    """It is the last known health."""
+    double.models["digits"].versions["1"].tags[Tag.HEALTH] = "warning"
+    del double.models["digits"].tags[Tag.EVALUATION_SET]
+    assert checked(wiring) == ["digits: no evaluation set is declared"]
+    assert tag(double) == "warning"
+
+
+def test_level_is_kept_when_the_tag_cannot_be_written(
+    wiring: Wiring, served: Served, double: MlflowDouble
+) -> None:
+    """Told, and tried again a minute later."""
+    double.fault = Fault(500, where="model-versions/set-tag")
+    *_, sentence = checked(wiring)
+    assert sentence.startswith("digits: health tag not written: ")
+    assert level(wiring) == (Status.HEALTHY, "1")
+    double.fault = None
+    assert checked(wiring)[-1] == "digits: health of version 1 is healthy, was not told"
+
+
+def test_tag_stays_when_serving_does_not_tell_its_health(
+    wiring: Wiring, served: Served, double: MlflowDouble
+) -> None:
+    """Half of the levels would be missing."""
+    served.health_status = 503
+    *_, sentence = checked(wiring)
+    assert sentence.startswith("health tags are left as they are: serving does not tell its health")
+    assert tag(double) is None

@@ -15,6 +15,9 @@ from tests.flows.conftest import SettingsFactory
         pytest.param({"port": 9000}, "http://127.0.0.1:9000", id="port"),
         pytest.param({"host": "0.0.0.0"}, "http://127.0.0.1:8080", id="every address"),
         pytest.param({"host": "::", "port": 9000}, "http://[::1]:9000", id="every address, IPv6"),
+        pytest.param({"tls_certificate": "c.pem"}, "https://127.0.0.1:8080", id="certificate"),
+        pytest.param({"tls_certificate": "c.pem", "port": 9000}, "https://127.0.0.1:9000", id="both"),
+        pytest.param({"serving_url": "http://s:1/", "tls_certificate": "c.pem"}, "http://s:1", id="proxy"),
         pytest.param({"serving_url": "http://s:1/", "port": 9000}, "http://s:1", id="URL outranks port"),
     ],
 )

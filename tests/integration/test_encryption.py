@@ -9,6 +9,9 @@ import pytest
 from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException
 
+from flows.cli.decision import Answer
+from flows.cli.probe import probe_serving
+from flows.settings import FlowSettings
 from tests.certificates import self_signed
 from tests.mlflow_double import MlflowDouble
 from tests.mlflow_server import free_port
@@ -41,6 +44,10 @@ def test_both_transports_are_encrypted_when_a_certificate_is_set(
 
             serving.wait(is_served, "the model is served", 60)
             assert client.post("/v2/models/m/infer", json=request_body(1.0)).status_code == 200
+        ours = FlowSettings(home=serving.home, port=serving.port, tls_certificate=made.certificate)
+        assert probe_serving(ours).answer is Answer.HEALTHY
+        stranger = FlowSettings(home=serving.home, serving_url=url)
+        assert probe_serving(stranger).answer is Answer.NOTHING
         with pytest.raises(httpx.TransportError):
             httpx.get(f"http://localhost:{serving.port}/v2/health/live", trust_env=False, timeout=10)
         given = InferInput("x", [1, 3], "FP32")

@@ -149,3 +149,33 @@ def test_intent_stays_open_when_its_process_is_killed(
     assert taken.epoch > (found.epoch or 0)
     assert changes.settle(engine, change_id, Outcome.FAILED, "the registry still names 1")
     assert audit.verify(engine).verdict is Verdict.INTACT
+
+
+@pytest.mark.parametrize(
+    ("to_version", "is_ours"),
+    [pytest.param("5", True, id="to"), pytest.param("6", False, id="elsewhere")],
+)
+def test_record_out_of_band_waits_when_an_open_intent_tells_of_the_version(
+    engine: Engine, lease: Lease, to_version: str, is_ours: bool
+) -> None:
+    """A change of our own that was seen before its outcome is no hand's."""
+    changes.intend(engine, intent_under(lease, to_version), lease)
+    assert observe(engine, 0) is not is_ours
+
+
+def test_record_out_of_band_waits_when_an_open_intent_leads_away_from_the_version(
+    engine: Engine, lease: Lease
+) -> None:
+    """Recorded after that intent it would look as if somebody had moved the alias back."""
+    changes.intend(engine, replace(intent_under(lease, None), from_version="5"), lease)
+    assert not observe(engine, 0)
+
+
+def test_record_out_of_band_is_false_when_the_registry_was_read_before_the_latest_change(
+    engine: Engine, lease: Lease
+) -> None:
+    """What was seen then may be older than that change."""
+    change_id = changes.intend(engine, intent_under(lease), lease)
+    changes.settle(engine, change_id, Outcome.APPLIED, "read back")
+    assert not observe(engine, 0)
+    assert observe(engine, change_id)

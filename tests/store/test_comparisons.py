@@ -36,6 +36,14 @@ def test_window_gives_back_what_was_saved(engine: Engine) -> None:
     assert window(engine) == {PAIR: tally(0.0, 2.0)}
 
 
+def test_outputs_keep_the_order_in_which_the_champion_declares_them(engine: Engine) -> None:
+    """The first one says what an untyped model is."""
+    found, one = Tally(), np.ones((1, 1), np.float32)
+    found.add(compare({"z": one, "a": one}, {"a": one, "z": one}), 0.001, 0.002)
+    comparisons.save(engine, {minute(): found})
+    assert list(window(engine)[PAIR].outputs) == ["z", "a"]
+
+
 def test_row_is_replaced_when_its_worker_saves_it_again(engine: Engine) -> None:
     """A write whose outcome was unknown may be repeated."""
     comparisons.save(engine, {minute(): tally(1.0)})

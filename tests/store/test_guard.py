@@ -1,6 +1,8 @@
 """The guarded alias write: every end it can come to, and what is on record afterwards."""
 
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,9 +38,14 @@ def leases(engine: Engine, clock: ManualClock) -> Leases:
 
 
 @pytest.fixture
-def guard(double: MlflowDouble, engine: Engine, leases: Leases, tmp_path: Path) -> Iterator[Guard]:
+def registry(double: MlflowDouble, tmp_path: Path) -> Iterator[Registry]:
     with connect(StoreSettings(home=tmp_path, mlflow_url=double.url)) as client:
-        yield Guard(Registry(client, serves=lambda name: True), engine, leases)
+        yield Registry(client, serves=lambda name: True)
+
+
+@pytest.fixture
+def guard(registry: Registry, engine: Engine, leases: Leases) -> Guard:
+    return Guard(registry, engine, leases)
 
 
 def outcomes(engine: Engine) -> list[Outcome | None]:
@@ -229,7 +236,7 @@ def test_next_move_settles_an_open_intent_by_reading_when_the_first_was_applied(
     assert outcomes(engine) == [Outcome.APPLIED]
 
 
-def test_next_move_settles_an_open_intent_as_failed_when_the_registry_names_another(
+def test_next_move_gives_up_an_open_intent_when_the_registry_names_another(
     guard: Guard, engine: Engine, leases: Leases
 ) -> None:
     """A process died between its intent and its write."""
@@ -237,7 +244,91 @@ def test_next_move_settles_an_open_intent_as_failed_when_the_registry_names_anot
     changes.intend(engine, ChangeIntent("digits", "champion", "2", "3", lease.epoch, "dead", "x"), lease)
     with guard.holding("digits", MINE, preempt=True) as mine:
         assert guard.move(BACK, mine).verdict is Verdict.APPLIED
-    assert outcomes(engine) == [Outcome.FAILED, Outcome.APPLIED]
+    assert outcomes(engine) == [Outcome.ABANDONED, Outcome.APPLIED]
+
+
+@contextmanager
+def write_under_way(
+    double: MlflowDouble, engine: Engine, leases: Leases, registry: Registry
+) -> Iterator[None]:
+    """A process that dies with its write to 3 on the way, which arrives at the end of the block."""
+    sent, arrives = threading.Event(), threading.Event()
+
+    def delayed() -> None:
+        double.before_write = None
+        sent.set()
+        arrives.wait(4)
+
+    lease = leases.preempt("model:digits", "dead")
+    changes.intend(engine, ChangeIntent("digits", "champion", "2", "3", lease.epoch, "dead", "x"), lease)
+    double.before_write = delayed
+    writer = threading.Thread(target=registry.set_alias, args=("digits", "champion", "3"))
+    writer.start()
+    assert sent.wait(4)
+    yield
+    arrives.set()
+    writer.join()
+    assert double.named("digits") == "3"
+
+
+@pytest.mark.fault("F9")
+@pytest.mark.parametrize(("seconds", "is_stale"), [(0, True), (59.9, True), (60.1, False)])
+def test_late_write_of_a_dead_process_is_put_right_within_a_minute_of_the_take_over(
+    guard: Guard,
+    double: MlflowDouble,
+    engine: Engine,
+    leases: Leases,
+    registry: Registry,
+    clock: ManualClock,
+    seconds: float,
+    is_stale: bool,
+) -> None:
+    """Later it is a hand's choice."""
+    with write_under_way(double, engine, leases, registry):
+        with guard.holding("digits", MINE, preempt=True) as mine:
+            assert guard.move(BACK, mine).verdict is Verdict.APPLIED
+        clock.advance(seconds)
+    assert (guard.late_write("digits", "champion", "3") is not None) is is_stale
+    with guard.holding("digits", MINE) as lease:
+        move = guard.put_right("digits", "champion", lease)
+    if not is_stale:
+        assert (move, double.named("digits")) == (None, "3")
+        return
+    assert (move is not None and move.verdict, double.named("digits")) == (Verdict.APPLIED, "1")
+    assert outcomes(engine) == [Outcome.SUPERSEDED, Outcome.APPLIED, Outcome.APPLIED]
+    written, late = audit.tail(engine, action="alias")[-2:]
+    assert "it came after the take-over" in str(late.entry.details["evidence"])
+    assert (written.entry.actor, late.entry.details["step"]) == (MINE, "late")
+    assert "stale write of change 1 by dead put right" in changes.recent(engine, "digits")[0].reason
+
+
+@pytest.mark.fault("F9")
+@pytest.mark.parametrize(
+    ("to_version", "verdict", "named"),
+    [("1", Verdict.ALREADY, "1"), ("2", Verdict.APPLIED, "2"), ("3", Verdict.APPLIED, "3")],
+)
+def test_move_goes_from_what_was_there_before_a_late_write(
+    guard: Guard,
+    double: MlflowDouble,
+    engine: Engine,
+    leases: Leases,
+    registry: Registry,
+    to_version: str,
+    verdict: Verdict,
+    named: str,
+) -> None:
+    """Put right on the way; where it is what is wanted, it is recorded as the wish's own."""
+    with (
+        write_under_way(double, engine, leases, registry),
+        guard.holding("digits", MINE, preempt=True) as mine,
+    ):
+        guard.move(BACK, mine)
+    with guard.holding("digits", MINE) as lease:
+        move = guard.move(Wish("digits", "champion", to_version, "ann", "x", frozenset({"1"})), lease)
+    assert (move.verdict, double.named("digits")) == (verdict, named)
+    latest = changes.latest(engine, "digits", "champion")
+    assert (latest.to_version if latest else None) == named
+    assert guard.late_write("digits", "champion", named) is None
 
 
 @pytest.mark.fault("F9")

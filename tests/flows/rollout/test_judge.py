@@ -11,7 +11,7 @@ from flows.rollout.policy import JudgePolicy, Kind, MetricName, read_policy
 from serving.core.comparison import OutputTally, Tally
 from serving.core.scored import Scored
 from serving.core.window import WindowStats
-from tests.flows.rollout.witness import equal, numbers, pairs, stats
+from tests.flows.rollout.witness import equal, mixed, numbers, pairs, stats
 
 POLICY = read_policy(None)
 ALIKE = {"output": OutputTally(labels=1)}
@@ -173,6 +173,31 @@ def test_labels_are_judged_by_the_share_that_differs(
     found = pairs(40, differing_ratio=differing_ratio)
     measured = measurement(Evidence(pairs=found), MetricName.PREDICTIONS, kind)
     assert (measured.verdict, measured.evidence["differing_ratio"]) == (verdict, differing_ratio)
+
+
+@pytest.mark.parametrize(
+    ("found", "kind", "verdict"),
+    [
+        pytest.param(mixed(40, "price", number=14), None, Verdict.SUCCESS, id="number-first-within"),
+        pytest.param(mixed(40, "price", number=16), None, Verdict.FAIL, id="number-first-beyond"),
+        pytest.param(mixed(40, "price", differing_ratio=0.3), None, Verdict.SUCCESS, id="number-first-bands"),
+        pytest.param(mixed(40, "bands", differing_ratio=0.3), None, Verdict.INCONCLUSIVE, id="bands-first"),
+        pytest.param(mixed(40, "bands", differing_ratio=0.6), None, Verdict.FAIL, id="bands-first-beyond"),
+        pytest.param(mixed(40, "bands", number=14), None, Verdict.SUCCESS, id="number-second-within"),
+        pytest.param(mixed(40, "bands", number=16), None, Verdict.FAIL, id="number-second-beyond"),
+        pytest.param(
+            mixed(40, "bands", differing_ratio=0.3), Kind.PREDICTOR, Verdict.SUCCESS, id="predictor-by-tag"
+        ),
+        pytest.param(
+            mixed(40, "price", differing_ratio=0.3), Kind.CLASSIFIER, Verdict.INCONCLUSIVE, id="by-tag"
+        ),
+    ],
+)
+def test_first_output_says_what_an_untyped_model_is(
+    found: Tally, kind: Kind | None, verdict: Verdict
+) -> None:
+    """Of a predictor the bands are numbers too, of which few far ones move no median; a tag outranks it."""
+    assert measurement(Evidence(pairs=found), MetricName.PREDICTIONS, kind).verdict is verdict
 
 
 def scored(right: int, labels: int = 400) -> Scored:

@@ -14,7 +14,8 @@ from flows.rollout.promotion import record
 from serving.core.model import Alias, Tag, VersionRef
 from serving.core.scored import Scored
 from serving.core.traffic import Split, read_tag, write_tag
-from serving.store import audit, outbox, overrides, rollouts
+from serving.store import audit, changes, outbox, overrides, rollouts
+from serving.store.changes import ChangeIntent
 from serving.store.overrides import Override
 from serving.store.rollouts import Command, Entry, Rollout, State
 from tests.flows.rollout.line import MODEL, Line
@@ -254,6 +255,26 @@ def test_rollout_ends_when_an_alias_is_moved_by_hand(
     assert tag_of(registrar) is None
     left = {"champion": "1", "challenger": None} | {alias: to}
     assert {name: registrar.named(MODEL, name) for name in left} == left
+
+
+@pytest.mark.fault("F9")
+def test_rollout_goes_on_when_a_dead_one_writes_late(
+    line: Line, registrar: Registrar, witness: Witness
+) -> None:
+    """Nobody chose that version: the champion is written back, and the stage counts on."""
+    lease = line.leases.preempt(f"model:{MODEL}", "dead")
+    intent = ChangeIntent(MODEL, "champion", "1", "3", lease.epoch, "anna", "rollout of 3")
+    change_id = changes.intend(line.engine, intent, lease)
+    line.leases.release(lease)
+
+    def arrive() -> None:
+        changes.settle(line.engine, change_id, changes.Outcome.ABANDONED, "found open", now=line.clock.now())
+        registrar.point(MODEL, "3")
+
+    line.at["25 % observe"] = arrive
+    assert staged(line).verdict is Verdict.PROMOTED
+    assert registrar.named(MODEL) == "2"
+    assert [move for move in line.moves() if "3" in move] == [("1", "3", "superseded"), ("3", "1", "applied")]
 
 
 @pytest.mark.parametrize("step", ["verify", "observe"])

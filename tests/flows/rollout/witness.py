@@ -48,6 +48,18 @@ def numbers(count: int, champion: float, other: float) -> Tally:
     return total
 
 
+def mixed(count: int, first: str, *, number: float = 10.0, differing_ratio: float = 0.0) -> Tally:
+    """Pairs of a number, 10.0 of the champion, and of two columns, in either order."""
+    total, one, two = Tally(), np.array([[0.9, 0.1]]), np.array([[0.1, 0.9]])
+    differing = round(differing_ratio * count)
+    for index in range(count):
+        champion = {"price": np.array([[10.0]]), "bands": one}
+        other = {"price": np.array([[float(number)]]), "bands": two if index < differing else one}
+        order = sorted(champion, key=lambda name: name != first)
+        total.add(compare(*({name: side[name] for name in order} for side in (champion, other))), 0.0, 0.0)
+    return total
+
+
 def equal(requests: int, *, is_final: bool = False) -> Evidence:
     """Two versions between which there is no difference."""
     return Evidence(
