@@ -207,7 +207,9 @@ async def running(settings: ServingSettings, clock: Clock | None = None) -> Asyn
         )
         await keyring.refresh()
         feedback = _feedback(ground, versions)
-        await _background(stack, *_loops(ground, versions, changes, answering, keyring))
+        heartbeat = _heartbeat(ground, versions, answering)
+        await heartbeat.appear()
+        await _background(stack, *_loops(ground, versions, changes, answering, keyring, heartbeat))
         signature = Signature(secret_in(settings.webhook_secret_file), ground.clock)
         channel = await _channel(ground, versions, changes, answering, signature)
         versions.metrics.ask_before_scrape(
@@ -414,14 +416,23 @@ def _feedback(ground: _Ground, versions: _Versions) -> Feedback:
     return feedback
 
 
-def _loops(
-    ground: _Ground, versions: _Versions, changes: _Changes, answering: _Answering, keyring: Keyring
-) -> list[Awaitable[None]]:
+def _heartbeat(ground: _Ground, versions: _Versions, answering: _Answering) -> Heartbeat:
     identity = Identity(ground.holder, ground.settings.url, ground.clock.now())
     heartbeat = Heartbeat(
         identity, versions.models, answering.health, answering.readiness, ground.ledger, ground.clock
     )
     ground.stack.push_async_callback(heartbeat.leave)
+    return heartbeat
+
+
+def _loops(
+    ground: _Ground,
+    versions: _Versions,
+    changes: _Changes,
+    answering: _Answering,
+    keyring: Keyring,
+    heartbeat: Heartbeat,
+) -> list[Awaitable[None]]:
     preloader = Preloader(versions.memory, partial(standing_of, versions.models))
     return [
         changes.follower.run(),

@@ -57,18 +57,26 @@ class Heartbeat:
         self._clock = clock
         self._probes: dict[tuple[str, Alias], asyncio.Task[None]] = {}
 
+    async def appear(self) -> None:
+        """Report a worker that restored all it should serve, before anybody is let in."""
+        if not self._readiness.unserved():
+            await self._beat()
+
     async def run(self) -> None:
         """Beat until cancelled."""
         while True:
-            is_whole = not self._readiness.unserved()
-            try:
-                await self._turn()
-            except StoreUnavailable as error:
-                log.debug("beat_missed reason=%s", error)
-            except Exception:  # a missed beat is visible to others as such
-                log.exception("beat_failed")
-            self._readiness.is_reported = self._readiness.is_reported or is_whole
+            await self._beat()
             await self._sleep()
+
+    async def _beat(self) -> None:
+        is_whole = not self._readiness.unserved()
+        try:
+            await self._turn()
+        except StoreUnavailable as error:
+            log.debug("beat_missed reason=%s", error)
+        except Exception:  # a missed beat is visible to others as such
+            log.exception("beat_failed")
+        self._readiness.is_reported = self._readiness.is_reported or is_whole
 
     async def _sleep(self) -> None:
         """Until the next beat. The first one of a worker that serves all it should is due at once."""
