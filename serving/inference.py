@@ -160,16 +160,9 @@ class Inference:
         if is_batched:
             timing.rows = timing.executed_rows = len(next(iter(inputs.values())))
         self._scores.count(route, failed=False)
+        ref, variant = route.version.ref, route.variant
         self._accounts.settle_whole(
-            route.version.ref,
-            route.variant,
-            inputs,
-            outputs,
-            timing,
-            arrived_ns,
-            rendered_ns,
-            request_id,
-            is_batched=is_batched,
+            ref, variant, inputs, outputs, timing, arrived_ns, rendered_ns, request_id, is_batched=is_batched
         )
 
     def rendered(self, answer: Answer, began_ns: int) -> None:
