@@ -8,13 +8,14 @@ read past the parser, into the place where it stays.
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from serving.api.body import Message, Receive
-from serving.api.edge import DRAWN, Edge, address_of
+from serving.api.edge import DRAWN, Drawn, address_of
+from serving.api.head import Alike
 from serving.api.reply import Headers, Reply, header_lines
 from serving.landing import Approach, Landing, Spares
 from serving.turn import Turn
@@ -39,6 +40,25 @@ _NOT_SHORT = frozenset(
 )
 
 
+@runtime_checkable
+class OnTheSpot(Protocol):
+    """An application that answers what has come whole, and reads what begins alike only once."""
+
+    def at_once(self, scope: dict[str, object], body: bytes | memoryview) -> Reply | None:
+        """None where nothing was done, and the application must be called."""
+        ...
+
+    def recall(self, raw: bytes) -> Alike | None:
+        """What was learnt of requests whose bytes up to their bodies are these."""
+        ...
+
+    def learn(self, raw: bytes, scope: dict[str, object]) -> None: ...
+
+    def again(self, alike: Alike, body: bytes | memoryview, address: str) -> Reply | Drawn | None:
+        """The answer; or the id and route key that were drawn for a request that must be read after all."""
+        ...
+
+
 # One event loop to a process.
 _SPARES = Spares(_SPARE_BYTES)
 
@@ -50,7 +70,8 @@ class DirectConnection(HttpToolsProtocol):
         super().__init__(*given, **named)
         # Not of `self.app`, which uvicorn has wrapped to look for a proxy's headers.
         self._at_once: AtOnce | None = getattr(self.config.app, "at_once", None)
-        self._edge = self.config.app if isinstance(self.config.app, Edge) else None
+        application: object = self.config.app
+        self._spot = application if isinstance(application, OnTheSpot) else None
         self._address = ""
         self._defaults: Headers = []
         self._default_lines = b""
@@ -111,13 +132,13 @@ class DirectConnection(HttpToolsProtocol):
 
         Only between two requests. What the same bytes mean was found by the parser, which sees none of it.
         """
-        edge, end = self._edge, data.find(_BLANK_LINE) + len(_BLANK_LINE)
-        alike = edge.recall(data[:end]) if edge is not None else None
-        if edge is None or alike is None or len(data) - end != alike.body_bytes:
+        spot, end = self._spot, data.find(_BLANK_LINE) + len(_BLANK_LINE)
+        alike = spot.recall(data[:end]) if spot is not None else None
+        if spot is None or alike is None or len(data) - end != alike.body_bytes:
             return False
         if self.flow.write_paused or (self.cycle is not None and not self.cycle.response_complete):
             return False
-        reply = edge.again(alike, data[end:], self._address)
+        reply = spot.again(alike, data[end:], self._address)
         if not isinstance(reply, Reply):
             self._drawn = reply
             return False
@@ -233,11 +254,11 @@ class DirectConnection(HttpToolsProtocol):
         Tensors that follow JSON may have to be put in place first (see `Turn.body`), so these are read.
         """
         piece, self.piece = self.piece, None
-        if self._edge is None or piece is None or not turn.keep_alive or turn.json_bytes:
+        if self._spot is None or piece is None or not turn.keep_alive or turn.json_bytes:
             return
         end = piece.find(_BLANK_LINE) + len(_BLANK_LINE)
         if piece[end:] == body:
-            self._edge.learn(piece[:end], turn.scope)
+            self._spot.learn(piece[:end], turn.scope)
 
     def _write(self, reply: Reply, *, keep_alive: bool) -> None:
         defaults = self.server_state.default_headers

@@ -21,9 +21,9 @@ from typing import Any, Protocol, cast
 import uvicorn
 import uvloop
 
-from serving.api.body import Message, Receive
-from serving.api.edge import App, Send
+from serving.api.edge import App
 from serving.app import Server, running
+from serving.closing import Closing
 from serving.core.errors import SignalboxError
 from serving.fleet.channel import Told
 from serving.fleet.ports import BACKLOG
@@ -145,7 +145,7 @@ class WorkerServer(DrainingServer):
         server: Server,
         start_beside: Callable[[], Awaitable[Beside | None]],
     ) -> None:
-        self._closing = _Closing(server.application)
+        self._closing = Closing(server.application)
         super().__init__(settings, server, None, self._closing)
         self._start_beside: Callable[[], Awaitable[Beside | None]] | None = start_beside
         self._drain_seconds = settings.drain_seconds
@@ -213,26 +213,6 @@ class WorkerServer(DrainingServer):
         if self._closing.is_on and (is_over or not self.server_state.connections):
             self.should_exit = True
         return await super().on_tick(counter)
-
-
-class _Closing:
-    """ASGI application that, once switched on, has every connection closed after its answer."""
-
-    def __init__(self, behind: App) -> None:
-        self._behind = behind
-        self.is_on = False
-
-    async def __call__(self, scope: dict[str, object], receive: Receive, send: Send) -> None:
-        if not self.is_on:
-            await self._behind(scope, receive, send)
-            return
-
-        async def send_last(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", []), (b"connection", b"close")]
-            await send(message)
-
-        await self._behind(scope, receive, send_last)
 
 
 def _leave_with_parent() -> None:
