@@ -302,6 +302,7 @@ async def test_statistics_count_both_transports(home: Path, double: MlflowDouble
     """One version, one account."""
     async with station(home, double, probe_seconds=600) as server, line_to(server) as line:
         await server.serves("2")
+        await server.becomes_ready()  # its own probe is over then
 
         async def counted() -> int:
             told = await line.call("ModelStatistics", name="m", version="2")
