@@ -71,10 +71,10 @@ def write_answer(
         model_name=message.model_name, model_version=answer.version.ref.version, id=message.id
     )
     for name, value in parameters.items():
-        if isinstance(value, float):
-            response.parameters[name].double_param = value
-        elif value is not None:
+        if isinstance(value, str):
             response.parameters[name].string_param = value
+        elif value is not None:
+            response.parameters[name].double_param = value
     outputs = [
         (wanted.name, wire_datatype(wanted.name, array), array)
         for wanted, array in asked_outputs(request, answer)

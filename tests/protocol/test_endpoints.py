@@ -153,6 +153,7 @@ async def test_statistics_count_what_was_answered(home: Path, double: MlflowDoub
     async with station(home, double, probe_seconds=600) as server:
         await server.serves("2")
         await server.serves("1", address="shadow")
+        await server.becomes_ready()  # its own probe is over then
         [before] = (await get(server, "/v2/models/m/versions/2/stats"))[1]["model_stats"]
         rows = {"name": "x", "shape": [4, 3], "datatype": "FP32", "data": [0.5] * 12}
         for _ in range(3):

@@ -321,7 +321,8 @@ async def test_stream_answers_every_message_in_order(home: Path, double: MlflowD
 async def test_statistics_count_both_transports(home: Path, double: MlflowDouble) -> None:
     """One version, one account."""
     async with station(home, double, probe_seconds=600) as server, line_to(server) as line:
-        await server.becomes_ready()  # it has proven itself, by an answer of its own
+        await server.serves("2")
+        await server.becomes_ready()  # its own probe is over then
 
         async def counted() -> int:
             told = await line.call("ModelStatistics", name="m", version="2")
