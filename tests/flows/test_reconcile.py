@@ -203,6 +203,17 @@ def test_previous_is_written_when_the_server_died_after_a_move_by_hand(
     assert reconciled(wiring) == NOTHING
 
 
+def test_previous_stays_when_a_hand_removed_the_champion(
+    wiring: Wiring, registrar: Registrar, line: Line
+) -> None:
+    """There is no champion that it could stand behind."""
+    changes.record_out_of_band(wiring.engine, MODEL, "champion", "1", None, 0, None)
+    for alias in ("champion", "previous"):
+        registrar.point(MODEL, None, alias)
+    assert reconciled(wiring) == NOTHING
+    assert registrar.named(MODEL, "previous") is None
+
+
 def test_shown_share_is_corrected_when_the_champion_moved_without_a_rollout(
     wiring: Wiring, registrar: Registrar
 ) -> None:

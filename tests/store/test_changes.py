@@ -2,6 +2,7 @@
 
 import threading
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import Engine
@@ -179,3 +180,14 @@ def test_record_out_of_band_is_false_when_the_registry_was_read_before_the_lates
     changes.settle(engine, change_id, Outcome.APPLIED, "read back")
     assert not observe(engine, 0)
     assert observe(engine, change_id)
+
+
+def test_named_at_is_the_last_version_when_the_alias_was_removed_by_then(engine: Engine) -> None:
+    """What answered: a champion whose alias is gone goes on for a while."""
+    noon = ManualClock().now()
+    changes.record_out_of_band(engine, "digits", Alias.CHAMPION, None, "1", 0, None, now=noon)
+    [first] = changes.recent(engine, "digits")
+    later = noon + timedelta(seconds=5)
+    changes.record_out_of_band(engine, "digits", Alias.CHAMPION, "1", None, first.id, None, now=later)
+    assert changes.named_at(engine, "digits", Alias.CHAMPION, later) == first
+    assert changes.named_at(engine, "digits", Alias.CHAMPION, noon - timedelta(seconds=1)) is None
