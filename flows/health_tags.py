@@ -57,7 +57,7 @@ def _tagged(wiring: Wiring, ref: VersionRef, told: Mapping[str, Any]) -> Iterato
 
 def _status(wiring: Wiring, ref: VersionRef, told: Mapping[str, Any]) -> Status:
     """The worst of all levels that were measured on this version."""
-    ours = [_report(told[level]) for level in _OF_SERVING]
+    ours = [_report(told[level]) for level in _OF_SERVING if level in told]
     now, stored = wiring.clock.now(), levels.all_levels(wiring.engine)
     flows = [
         aged(level.report, now, _INTERVAL_SECONDS)

@@ -105,7 +105,10 @@ def test_health_is_measured_and_shown_when_it_is_asked_for_now(run: Run, engine:
     result = run("health", "digits", "--now", "--json")
     assert result.returncode == 0, result.stderr
     told = json.loads(result.stdout)
-    assert told["checked"] == ["digits: healthy, accuracy 1.000 on 2 declared rows"]
+    assert told["checked"] == [
+        "digits: healthy, accuracy 1.000 on 2 declared rows",
+        "digits: health of version 1 is healthy, was not told",
+    ]
     assert told["models"][0]["levels"]["functional"]["status"] == "healthy"
     [stored] = levels.all_levels(engine)
     assert (stored.model, stored.report.status) == ("digits", Status.HEALTHY)
