@@ -20,8 +20,11 @@ $(STAMP): pyproject.toml constraints.txt
 	.venv/bin/python -m pip install --quiet --progress-bar off -c constraints.txt -e '.[dev]'
 	@touch $(STAMP)
 
+# Each process has an MLflow, a Prefect and a PostgreSQL of its own; a file's tests stay together.
+TEST_PROCESSES ?= 2
+
 test: setup
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
 # Takes about an hour on a quiet machine and needs the Debian package wrk; ARGS="--quick" to try it.
 bench: setup

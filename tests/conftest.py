@@ -1,8 +1,9 @@
 """Fixtures every test may use, and the count of faults recovered that ends a test run."""
 
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -15,6 +16,7 @@ from tests.postgres import PostgresServer, binaries
 from tests.prefect_server import PrefectServer
 
 _TALLY = pytest.StashKey[Tally]()
+_FAULTS = "faults"
 
 
 @pytest.fixture(scope="session")
@@ -80,31 +82,41 @@ def prefect_server(
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_TALLY] = Tally()
+    tally = config.stash[_TALLY] = Tally()
+    config.pluginmanager.register(Counting(tally))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
+    """What a test injects goes with its reports: the process that counts may be another one."""
     if session.config.option.collectonly:
         return
     for item in session.items:
         for mark in item.iter_markers("fault"):
             try:
-                session.config.stash[_TALLY].expect(item.nodeid, fault_names(mark.args))
+                names = fault_names(mark.args)
             except ValueError as error:
                 raise pytest.UsageError(f"{item.nodeid}: {error}") from None
+            session.config.stash[_TALLY].expect(item.nodeid, names)
+            item.user_properties.append((_FAULTS, names))
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    report = yield
-    item.config.stash[_TALLY].note(item.nodeid, is_call=report.when == "call", passed=report.passed)
-    return report
+class Counting:
+    """Counts what the reports tell, in the process that prints: one of several only runs tests."""
+
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        for name, faults in report.user_properties:
+            if name == _FAULTS:
+                self._tally.expect(report.nodeid, tuple(map(str, cast(Iterable[object], faults))))
+        self._tally.note(report.nodeid, is_call=report.when == "call", passed=report.passed)
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """A fault that was not recovered from fails the run, also where its test was merely skipped."""
+    if _is_one_of_several(session.config):
+        return
     if exitstatus == pytest.ExitCode.OK and not session.config.stash[_TALLY].is_complete:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -120,5 +132,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 def pytest_unconfigure(config: pytest.Config) -> None:
     """The very last line of a run that injected any fault."""
     tally = config.stash.get(_TALLY, None)
-    if tally is not None and tally.injected:
+    if tally is not None and tally.injected and not _is_one_of_several(config):
         config.get_terminal_writer().line(str(tally))
+
+
+def _is_one_of_several(config: pytest.Config) -> bool:
+    """Whether this process only runs tests, and reports to the one that distributes them."""
+    return hasattr(config, "workerinput")

@@ -47,6 +47,7 @@ def test_marks_name_known_faults_when_read() -> None:
     assert all(title and name.startswith("F") for name, title in FAULTS.items())
 
 
+@pytest.mark.parametrize("processes", ["0", "2"])
 @pytest.mark.parametrize(
     ("body", "last_line", "code"),
     [
@@ -56,15 +57,16 @@ def test_marks_name_known_faults_when_read() -> None:
     ],
 )
 def test_run_ends_with_the_count_when_a_fault_was_injected(
-    tmp_path: Path, body: str, last_line: str, code: int
+    tmp_path: Path, body: str, last_line: str, code: int, processes: str
 ) -> None:
-    """The last line says so, and the exit code is 0 only when all were recovered from."""
+    """The last line says so, and the exit code is 0 only when all were recovered from; whoever ran them."""
     (tmp_path / "conftest.py").write_text((ROOT / "tests" / "conftest.py").read_text())
     (tmp_path / "test_one.py").write_text(
         f"import pytest\n\n@pytest.mark.fault('F5')\ndef test_one():\n    {body}\n"
     )
+    settings = ("-c", ROOT / "pyproject.toml", "--rootdir", tmp_path, "-n", processes)
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-c", ROOT / "pyproject.toml", "--rootdir", tmp_path, tmp_path],
+        [sys.executable, "-m", "pytest", *settings, tmp_path],
         cwd=ROOT,
         capture_output=True,
         text=True,
