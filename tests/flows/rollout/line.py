@@ -163,6 +163,11 @@ class Line:
         rows = changes.recent(self.engine, MODEL, 100)[::-1]
         return [(r.from_version, r.to_version, r.outcome) for r in rows if r.alias == Alias.CHAMPION]
 
+    def made(self) -> list[tuple[str | None, str | None, str | None]]:
+        """Those moves that did not come to nothing: nobody's write failed, and nobody died before it."""
+        nothing = (changes.Outcome.FAILED, changes.Outcome.ABANDONED)
+        return [move for move in self.moves() if move[2] not in nothing]
+
     def notices(self) -> list[tuple[str, str | None]]:
         rows = outbox.recent(self.engine, 100)
         return [(row.notice.kind, row.notice.version) for row in reversed(rows)]

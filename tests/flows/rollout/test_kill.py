@@ -51,8 +51,7 @@ def test_version_is_promoted_when_the_first_run_was_killed(
     assert carried_on(line) in (Verdict.PROMOTED, None)
     assert registrar.named(MODEL) == "2"
     assert_told_once(line, State.PROMOTED)
-    made = [move for move in line.moves() if move[2] is not changes.Outcome.FAILED]
-    assert made == [("1", "2", changes.Outcome.APPLIED)]
+    assert line.made() == [("1", "2", changes.Outcome.APPLIED)]
     assert changes.open_intents(line.engine, MODEL, Alias.CHAMPION) == []
 
 
