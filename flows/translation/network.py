@@ -78,6 +78,8 @@ def network_graph(model: Any) -> onnx.ModelProto:
         raise TranslationRefused.of(found)
     if not network.layers:
         raise TranslationRefused("the network has no layers", next_step=EXPORT_AGAIN)
+    if not spec.description.output:
+        raise TranslationRefused("the network declares no output", next_step=EXPORT_AGAIN)
     tape = Tape(Graph())
     for declared in spec.description.output:
         tape.graph.reserve(declared.name)

@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,8 @@ def test_both_sides_are_timed_when_they_race() -> None:
 def test_each_side_goes_first_as_often_when_they_race() -> None:
     order: list[Side] = []
     sides = (Side.CANDIDATE, Side.CHAMPION)
-    race([Entrant(side, lambda side=side: order.append(side)) for side in sides], SHORT)  # type: ignore[misc]
+    several = replace(SHORT, min_calls=400_000)  # blocks of each, also where time is up in the first
+    race([Entrant(side, lambda side=side: order.append(side)) for side in sides], several)  # type: ignore[misc]
     # Warm-up aside, blocks of one side stand together, and every second round begins with the other.
     turns = [side for side, _ in itertools.groupby(order)][2:]
     assert turns.count(Side.CANDIDATE) - turns.count(Side.CHAMPION) in (-1, 0, 1)

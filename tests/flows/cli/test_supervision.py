@@ -35,10 +35,10 @@ def test_configuration_runs_parts_by_launcher_when_written(
     assert 'MALLOC_TRIM_THRESHOLD_="65536"' in found["program:serving"]["environment"]
 
 
-def test_configuration_listens_on_no_port_when_written(make_settings: SettingsFactory, home: Path) -> None:
+def test_configuration_listens_on_no_port_when_written(make_settings: SettingsFactory) -> None:
     """Commands reach the supervisor over a Unix socket only."""
-    found = parsed(configuration(Home(home), PARTS, make_settings()))
-    assert found["unix_http_server"]["file"] == str(home / "run" / "supervisord.sock")
+    found = parsed(configuration(Home(Path("/srv/signalbox")), PARTS, make_settings()))
+    assert found["unix_http_server"]["file"] == "/srv/signalbox/run/supervisord.sock"
     assert not found.has_section("inet_http_server")
 
 

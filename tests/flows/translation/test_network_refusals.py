@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from flows.translation.core_ml import translate
@@ -248,6 +248,7 @@ def test_file_is_refused_when_truncated(tmp_path: Path, size: int) -> None:
 
 
 @settings(max_examples=60, deadline=None)
+@example(place=282, value=9)  # the output is a field nobody knows: the network has none
 @given(place=st.integers(0, 400), value=st.integers(0, 255))
 def test_file_is_translated_or_refused_when_any_byte_is_changed(place: int, value: int) -> None:
     """Never another error: the scan of a folder goes on after a refusal."""
