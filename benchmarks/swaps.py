@@ -21,6 +21,7 @@ from tests.traffic import Move
 _EVENTS = [{"entity": "MODEL_VERSION_ALIAS", "action": action} for action in ("CREATED", "DELETED")]
 # More than stay in memory: every swap loads its version.
 _RECIPES = ("onnx:1", "onnx:2", "onnx:1", "onnx:2")
+_HEAVY = ("heavy:1", "heavy:2", "heavy:1", "heavy:2")
 _X = 0.5
 _WINDOW_SECONDS = 2.0
 _SETTLING_SECONDS = 1.0  # connections are new, and the version may not have proven itself yet
@@ -79,13 +80,13 @@ def _swaps(
 
 def memory(place: Ground, *, count: int) -> list[Row]:
     """Resident memory of a server with two workers over many swaps of a 34 MB model."""
-    model = place.registry.model("heavy:1", "heavy:2", prefix="heavy")
+    model = place.registry.model(*_HEAVY, prefix="heavy")
     model.point("1")
     with place.serving("memory", model.name, poll_seconds=0.1, workers=_WORKERS) as serving:
         serving.wait_for(model.name, "1", seconds=60)
         resident: list[float] = []
         for number in range(count):
-            version = "2" if number % 2 == 0 else "1"
+            version = str((number + 1) % len(_HEAVY) + 1)
             model.point(version)
             serving.wait_for(model.name, version, seconds=60)
             resident.append(resident_mb(serving.pid))
