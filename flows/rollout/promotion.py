@@ -57,16 +57,9 @@ def record(engine: Engine, registry: Registry, asked: Asked, clock: Clock) -> En
     if asked.strategy not in STRATEGIES:
         known = ", ".join(STRATEGIES)
         return Outcome(Verdict.REFUSED, f"strategy '{asked.strategy}' does not exist; use {known}")
-    try:
-        version = asked.version or registry.alias(asked.model, Alias.CHALLENGER)
-        if version is None:
-            return Outcome(Verdict.REFUSED, f"'{asked.model}' has no alias challenger; name a version")
-        if not version.isdecimal():
-            problem = f"'{version}' is no version number"
-            return Outcome(Verdict.REFUSED, f"{problem}{_versions(registry, asked.model)}")
-        version = registry.version(VersionRef(asked.model, version)).ref.version
-    except NotServed as error:
-        return Outcome(Verdict.REFUSED, f"{error}{_versions(registry, asked.model)}")
+    version = _named(registry, asked)
+    if isinstance(version, Outcome):
+        return version
     registered = registry.registered_models().get(asked.model)
     if registered is None:
         return Outcome(Verdict.REFUSED, f"'{asked.model}' is none of the models in SIGNALBOX_MODELS")
@@ -87,24 +80,35 @@ def record(engine: Engine, registry: Registry, asked: Asked, clock: Clock) -> En
         entry = rollouts.enter(engine, request, asked.asked_at, clock.now())
     except ChangeRefused as refusal:
         return Outcome(Verdict.REFUSED, str(refusal))
-    if entry.rollout.version != version:
-        other = entry.rollout
-        return Outcome(
-            Verdict.BUSY,
-            f"version {other.version} of '{other.model}' is being promoted by {other.requested_by} "
-            f"(rollout {other.id}); ask again when it has ended",
-            other,
-        )
-    is_joining = not entry.created and not entry.rollout.state.is_terminal
-    if is_joining and any(entry.rollout.policy.get(name) != limit for name, limit in asked.policy.items()):
-        other = entry.rollout
-        return Outcome(
-            Verdict.BUSY,
-            f"rollout {other.id} of this version runs under other limits ({_limits(other)}); "
-            "ask again when it has ended",
-            other,
-        )
-    return _specified(engine, registered, asked, entry)
+    return _conflict(entry, version, asked) or _specified(engine, registered, asked, entry)
+
+
+def _named(registry: Registry, asked: Asked) -> str | Outcome:
+    """The version that is meant, which the registry has. Raises `RegistryUnavailable`."""
+    try:
+        version = asked.version or registry.alias(asked.model, Alias.CHALLENGER)
+        if version is None:
+            return Outcome(Verdict.REFUSED, f"'{asked.model}' has no alias challenger; name a version")
+        if not version.isdecimal():
+            problem = f"'{version}' is no version number"
+            return Outcome(Verdict.REFUSED, f"{problem}{_versions(registry, asked.model)}")
+        return registry.version(VersionRef(asked.model, version)).ref.version
+    except NotServed as error:
+        return Outcome(Verdict.REFUSED, f"{error}{_versions(registry, asked.model)}")
+
+
+def _conflict(entry: Entry, version: str, asked: Asked) -> Outcome | None:
+    """What keeps a request from joining the open rollout: another version, or other limits."""
+    other = entry.rollout
+    is_joining = not entry.created and not other.state.is_terminal
+    if other.version != version:
+        by = f"{other.requested_by} (rollout {other.id})"
+        problem = f"version {other.version} of '{other.model}' is being promoted by {by}"
+    elif is_joining and any(other.policy.get(name) != limit for name, limit in asked.policy.items()):
+        problem = f"rollout {other.id} of this version runs under other limits ({_limits(other)})"
+    else:
+        return None
+    return Outcome(Verdict.BUSY, f"{problem}; ask again when it has ended", other)
 
 
 def _specified(engine: Engine, registered: RegisteredModel, asked: Asked, entry: Entry) -> Entry | Outcome:
